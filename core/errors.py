@@ -1,0 +1,40 @@
+"""The errors of what a rank computes: a user's mistakes, all in one exception.
+
+Every stage of the flow prototxt → graph → net → solver → communicator → snapshot raises these; the launcher
+prints each problem on a line of its own and exits with code 2.
+"""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Report mistakes that the user can mend, each as one sentence.
+
+    Arguments:
+        problems: one or more lines of the form ``where: thing must be rule, got value; fix``.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        assert problems, "UserError needs at least one problem"
+        super().__init__(*problems)
+        self.problems: tuple[str, ...] = problems
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
+
+
+class Problems:
+    """Collect mistakes while work goes on, so that the user sees all of them at once."""
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+
+    def add(self, problem: str) -> None:
+        """Note one problem; one that was noted before is not repeated."""
+        if problem not in self._found:
+            self._found.append(problem)
+
+    def raise_if_any(self) -> None:
+        """Raise a UserError with every problem noted so far, in their order; return when there is none."""
+        if self._found:
+            raise UserError(*self._found)

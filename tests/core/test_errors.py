@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import pytest
+
+from dtrain.core.errors import Problems, UserError
+
+
+def test_user_error_as_text_has_one_line_for_each_problem() -> None:
+    error = UserError("a.prototxt:1: x", "a.prototxt:2: y")
+    assert error.problems == ("a.prototxt:1: x", "a.prototxt:2: y")
+    assert str(error) == "a.prototxt:1: x\na.prototxt:2: y"
+
+
+def test_problems_without_any_raises_nothing() -> None:
+    Problems().raise_if_any()
+
+
+def test_problems_with_some_raises_them_in_order_and_once_each() -> None:
+    problems = Problems()
+    for problem in ("second", "first", "second"):
+        problems.add(problem)
+    with pytest.raises(UserError) as caught:
+        problems.raise_if_any()
+    assert caught.value.problems == ("second", "first")

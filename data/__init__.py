@@ -1,0 +1,15 @@
+"""What a rank reads: from a database's records to batches that are ready for the net.
+
+In the flow prototxt → graph → net → solver → communicator → snapshot this feeds the net. Import its modules:
+
+- loader.py, what a data layer asks: batches, read ahead by a thread (prefetcher.py) that reads one after the
+  other (batch_reader.py);
+- source.py, the registry of databases; record_source.py, the interface; lmdb_source.py, over
+  lmdb_environment.py;
+- sampler.py, which record is read when, and by which rank;
+- datum.py, datum_batch.py, records on the wire; transformer.py, mean_file.py, what is done to images;
+  hash64.py, random numbers as a function of (seed, epoch, record);
+- convert_mnist.py (idx.py), convert_digits.py, what makes databases, by lmdb_writer.py.
+
+Nothing here imports any other part of dtrain but the messages of dtrain.proto.
+"""

@@ -1,0 +1,122 @@
+"""The prefetching loader: what a data layer asks for its batches.
+
+The last stage of data/, the first of the net's forward pass. One reader thread keeps batches ready while the
+net computes, and the loader measures how long the net had to wait for it all the same.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from dtrain.data.batch_reader import Batch, BatchReader
+from dtrain.data.errors import DataError
+from dtrain.data.prefetcher import Prefetcher
+from dtrain.data.record_source import RecordSource
+from dtrain.data.sampler import Sampler, Shard
+from dtrain.data.transformer import Transformer
+
+Deal = Literal["records", "batches"]
+
+
+class Loader:
+    """Read this rank's batches in a thread of their own, `prefetch` of them ahead.
+
+    Arguments:
+        source: read by this loader's thread alone, and closed by close().
+        sampler, transformer: which record when, and what is done to it.
+        batch_size: records of a batch of this rank, >= 1.
+        shard: this rank's share.
+        deal: "records" (TRAIN) or "batches" (TEST), see Shard.
+        prefetch: batches to keep ready, >= 1.
+        name: of the data layer, for messages and the thread.
+    num_records: of one epoch, over all ranks.
+    waited_s: seconds that next() has waited so far, over all starts.
+    num_batches: batches that next() has returned so far, over all starts.
+    Raises DataError when batch_size or prefetch is out of range, or the first record is corrupt or compressed
+    or does not fit the transformer.
+    """
+
+    def __init__(
+        self,
+        source: RecordSource,
+        sampler: Sampler,
+        transformer: Transformer,
+        batch_size: int,
+        shard: Shard,
+        deal: Deal = "records",
+        prefetch: int = 4,
+        name: str = "data",
+    ) -> None:
+        for word, value in (("batch_size", batch_size), ("prefetch", prefetch)):
+            if value < 1:
+                raise DataError(f'layer "{name}": {word} must be at least 1, got {value}')
+        self.name = name
+        self.batch_size = batch_size
+        self.num_records = sampler.num_records
+        self.waited_s = 0.0
+        self.num_batches = 0
+        self._source = source
+        self._reader = BatchReader(source, sampler, transformer)
+        self._deal = {"records": shard.deal_records, "batches": shard.deal_batches}[deal]
+        self._num_buffers = prefetch + 1
+        self._buffers: list[Batch] = []
+        self._prefetcher: Prefetcher[Batch] | None = None
+        self._current: Batch | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, h, w) of the batches' images, after the crop; known before start()."""
+        return self._reader.shape
+
+    def reseed(self, seed: int) -> None:
+        """Take order and random transformations from `seed` from the next start() on; stops what is read now."""
+        self._stop()
+        self._reader.reseed(seed)
+
+    def start(self, first_position: int = 0, num_batches: int | None = None) -> None:
+        """Begin to read at a global record position, of all ranks together; what was read before is dropped.
+
+        Arguments:
+            first_position: >= 0; after k iterations of N ranks with batch_size b it is k·N·b.
+            num_batches: how many to read, or None for no end.
+        """
+        self._stop()
+        if not self._buffers:
+            self._buffers = [Batch.allocate(self.batch_size, self.shape) for _ in range(self._num_buffers)]
+
+        def fill(batch_index: int, batch: Batch) -> None:
+            reader.read(deal(first_position, batch_index, batch_size), batch)
+
+        # The thread holds these and not the loader, which can so be collected with its thread running.
+        reader, deal, batch_size = self._reader, self._deal, self.batch_size
+        self._prefetcher = Prefetcher(fill, self._buffers, num_batches, f"reader of {self.name}")
+
+    def next(self) -> Batch:
+        """Return the next batch; its arrays are valid until the next call of next(), start() or close().
+
+        Raises DataError that names database and record when one is corrupt, compressed or of another size;
+        StopIteration after the last of start()'s num_batches.
+        """
+        assert self._prefetcher is not None, f'loader of layer "{self.name}" has not been started'
+        if self._current is not None:
+            self._prefetcher.put_back(self._current)
+            self._current = None
+        began = time.perf_counter()
+        try:
+            self._current = self._prefetcher.get()
+        finally:
+            self.waited_s += time.perf_counter() - began
+        self.num_batches += 1
+        return self._current
+
+    def close(self) -> None:
+        """Stop the reader thread, wait for its end and close the source; a second call does nothing."""
+        self._stop()
+        self._source.close()
+
+    def _stop(self) -> None:
+        if self._prefetcher is not None:
+            self._prefetcher.stop()
+        self._prefetcher = None
+        self._current = None

@@ -1,0 +1,13 @@
+"""How ranks agree: communicators, where ranks run, and how a job ends when one of them fails.
+
+In the flow prototxt → graph → net → solver → communicator → snapshot this is the communicator. Import its
+modules:
+
+- communicator.py, the interface and its manual; create.py, which makes the one a job needs;
+- single.py, mpi.py, threads.py, its implementations, one a file (meeting.py serves threads.py;
+  mpi_settings.py and launch_environment.py serve mpi.py and create.py);
+- topology.py, which rank runs on which host;
+- guard.py, failing together; failure.py, activity.py and claim.py, failing alone.
+
+Nothing here imports any other part of dtrain.
+"""

@@ -1,0 +1,145 @@
+"""The communicator: how the ranks of a job exchange arrays, and the manual of doing so.
+
+In the flow prototxt → graph → net → solver → communicator → snapshot the solver hands its gradients to a
+communicator, which sums them over all ranks. One implementation a file: single.py, mpi.py, threads.py;
+create.py chooses among them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtrain.dist.topology import Topology
+
+Array = NDArray[Any]
+
+DTYPES = tuple(np.dtype(name) for name in ("float16", "float32", "float64", "int64", "uint8"))
+
+
+class Communicator(ABC):
+    """Exchange arrays between all ranks of a job.
+
+    A *collective* call must be made by every rank, in the same order, with arrays of the same shape and dtype
+    and the same root; it may return on one rank before another has entered it. Nothing checks this
+    beforehand, except the communicator of threads.py: a call that one rank leaves out makes the others wait
+    for ever, which is why code that can fail on a single rank runs inside `guard.together` or
+    `failure.end_job_on_failure`.
+
+    Arrays are numpy arrays, contiguous in C order, of dtype float16, float32, float64, int64 or uint8, of any
+    shape, without elements too; anything else is a bug of the caller, a TypeError or ValueError before
+    anything is sent. All calls block, and at most one thread of a rank is inside one at a time, `abort`
+    excepted.
+
+    Implementations provide the methods with a leading underscore and may rely on arrays that were checked;
+    any of their calls raises ClusterError if the transport reports a failure.
+
+    Attributes:
+        name: the name under which create.py finds this kind of communicator.
+        topology: where each rank runs.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, topology: Topology) -> None:
+        self.topology = topology
+
+    @property
+    def rank(self) -> int:
+        """Return this rank's number, 0 to world_size - 1. Not collective."""
+        return self.topology.rank
+
+    @property
+    def world_size(self) -> int:
+        """Return the number of ranks. Not collective."""
+        return self.topology.world_size
+
+    def broadcast(self, array: Array, root: int = 0) -> None:
+        """Overwrite `array` on every rank with what it holds on rank `root`, in place. Collective."""
+        check_array(array, writes=True)
+        if not 0 <= root < self.world_size:
+            raise ValueError(f"broadcast: root must be 0 to {self.world_size - 1}, got {root}")
+        self._broadcast(array, root)
+
+    def all_reduce(self, array: Array) -> None:
+        """Overwrite `array` on every rank with its elementwise sum over all ranks, in place. Collective.
+
+        All ranks get the same bits, and the same inputs give the same bits again; the order of summation is
+        the implementation's. float16 is summed in float32 and rounded once; uint8 and int64 wrap around.
+        """
+        check_array(array, writes=True)
+        if array.dtype == np.float16:
+            wide = array.astype(np.float32)
+            self._all_reduce(wide)
+            array[...] = wide
+        else:
+            self._all_reduce(array)
+
+    def all_gather(self, array: Array) -> Array:
+        """Return the arrays of all ranks, in rank order, as one new array. Collective.
+
+        The result has the shape (world_size, *array.shape); `array` itself is left as it is.
+        """
+        check_array(array, writes=False)
+        return self._all_gather(array)
+
+    def all_gather_bytes(self, payload: bytes) -> list[bytes]:
+        """Return the payloads of all ranks in rank order; their lengths may differ. Collective.
+
+        Meant for texts and digests, not for gradients.
+        """
+        if not isinstance(payload, bytes):
+            raise TypeError(f"all_gather_bytes: payload must be bytes, got {type(payload).__name__}")
+        return self._all_gather_bytes(payload)
+
+    def barrier(self) -> None:
+        """Return only after every rank has called it. Collective."""
+        self._barrier()
+
+    @abstractmethod
+    def abort(self, exit_code: int) -> NoReturn:
+        """End every rank of the job at once, whatever it is doing. Not collective; from any thread.
+
+        The output of this rank is flushed first; no clean-up code runs.
+
+        Arguments:
+            exit_code: what the job exits with, 1 to 255.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the communicator holds; no call may follow. Collective."""
+
+    @abstractmethod
+    def _broadcast(self, array: Array, root: int) -> None: ...
+
+    @abstractmethod
+    def _all_reduce(self, array: Array) -> None: ...
+
+    @abstractmethod
+    def _all_gather(self, array: Array) -> Array: ...
+
+    @abstractmethod
+    def _all_gather_bytes(self, payload: bytes) -> list[bytes]: ...
+
+    @abstractmethod
+    def _barrier(self) -> None: ...
+
+
+def check_array(array: Array, writes: bool) -> None:
+    """Raise TypeError or ValueError unless `array` is one that communicators take (see Communicator)."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"communicator: array must be a numpy array, got {type(array).__name__}")
+    if array.dtype not in DTYPES:
+        known = ", ".join(dtype.name for dtype in DTYPES)
+        raise TypeError(f"communicator: dtype must be one of {known}, got {array.dtype}")
+    if not array.flags.c_contiguous:
+        raise ValueError(
+            "communicator: array must be contiguous in C order,"
+            f" got strides {array.strides} for shape {array.shape}"
+        )
+    if writes and not array.flags.writeable:
+        raise ValueError("communicator: array must be writable, got a read-only one")

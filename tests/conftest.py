@@ -1,0 +1,105 @@
+"""What tests of several folders share: running a program under a real mpirun."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Open MPI refuses to run as root, or with more ranks than cores, unless told so; without yielding, waiting
+# ranks would starve the others. MPICH does not read these variables.
+MPIRUN_ENVIRONMENT = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "OMPI_MCA_mpi_yield_when_idle": "1",
+}
+
+
+class Mpirun(Protocol):
+    """Run `python *args` on `num_ranks` ranks, from the root of the repository; see `mpirun`."""
+
+    def __call__(
+        self,
+        num_ranks: int,
+        args: Sequence[str | os.PathLike[str]],
+        timeout_s: float = 60.0,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] = ROOT,
+    ) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def mpirun() -> Mpirun:
+    """Return a function that runs this Python with `args` under mpirun and gives its output as text.
+
+    When `timeout_s` is over, all that it started is ended, and the test fails with what was printed.
+    """
+    if any(name in os.environ for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK")):
+        pytest.skip("these tests start mpirun themselves; they are not run by one")
+    return _run
+
+
+def _run(
+    num_ranks: int,
+    args: Sequence[str | os.PathLike[str]],
+    timeout_s: float = 60.0,
+    env: Mapping[str, str] | None = None,
+    cwd: str | os.PathLike[str] = ROOT,
+) -> subprocess.CompletedProcess[str]:
+    command = [_mpirun_path(), "-n", str(num_ranks), sys.executable, *(os.fspath(arg) for arg in args)]
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, **MPIRUN_ENVIRONMENT, "PYTHONPATH": path, **(env or {})}
+    # Files, not pipes: a rank that outlives mpirun would hold a pipe open, and reading it would never end.
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            env=environment,
+            cwd=cwd,
+            start_new_session=True,
+        )
+        try:
+            process.wait(timeout_s)
+            ended = True
+        except subprocess.TimeoutExpired:
+            ended = False
+        finally:
+            _end(process)
+        out.seek(0)
+        err.seek(0)
+        result = subprocess.CompletedProcess(command, process.returncode, out.read(), err.read())
+    if not ended:
+        pytest.fail(f"{command} did not end within {timeout_s:g} s\n{result.stdout}\n{result.stderr}")
+    return result
+
+
+def _mpirun_path() -> str:
+    """Return the mpirun beside this Python, which fits its mpi4py, else the first in the path."""
+    beside = Path(sys.executable).with_name("mpirun")
+    found = str(beside) if beside.exists() else shutil.which("mpirun")
+    assert found, "no mpirun: pip install 'dtrain[test]'"
+    return found
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End mpirun, which on SIGTERM ends its ranks, and then by force whatever of its group is left."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -1,0 +1,101 @@
+"""Remember beside a snapshot what Caffe's own files forget, and the checksums of those files.
+
+Written last at the end of the flow prototxt → graph → net → solver → communicator → snapshot: a snapshot
+without a good manifest is no snapshot. A manifest is JSON for people to read; its last line is the checksum
+of all before it, so a damaged manifest is noticed as any other file is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dtrain.core.errors import UserError
+from dtrain.core.snapshots.checksum import FileRecord
+
+VERSION = 1
+
+_CHECKSUM_KEY = '  "checksum": '
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a run needs, beyond Caffe's files, to go on as if it had not stopped.
+
+    Attributes:
+        iteration: number of updates done.
+        world_size: number of ranks that wrote it.
+        batch_sizes: for each data layer's name its batch_size per rank.
+        positions: for each data layer's name the global position of the next record, counted from the start
+            of training over all epochs and ranks.
+        epoch: number of whole passes over the training data.
+        seed: the run's seed.
+        current_step: how many stepvalues of the multistep policy have passed.
+        losses: the window from which the smoothed loss is taken.
+        pass_index: number of forward passes done in TRAIN, from which random layers draw.
+        files: for what follows the common part of each file's name, such as ".caffemodel", its size and
+            checksum; filled in by the store. The three files can thus be moved and renamed together.
+        version: of this form.
+    """
+
+    iteration: int
+    world_size: int
+    batch_sizes: Mapping[str, int]
+    positions: Mapping[str, int]
+    epoch: int
+    seed: int
+    current_step: int
+    losses: tuple[float, ...]
+    pass_index: int
+    files: Mapping[str, FileRecord] = field(default_factory=dict)
+    version: int = VERSION
+
+    def encode(self) -> bytes:
+        """Return the manifest as the bytes of its file."""
+        content = asdict(self)
+        content["losses"] = [loss if math.isfinite(loss) else str(loss) for loss in self.losses]
+        lines = json.dumps(content, indent=2, allow_nan=False).removesuffix("\n}")
+        body = f"{lines},\n".encode()
+        return body + _last_line(body)
+
+
+def read_manifest(path: str | os.PathLike[str]) -> Manifest:
+    """Read a manifest and make sure that it is as it was written.
+
+    Raises:
+        UserError: it is missing, unreadable, damaged, or of a later version of dtrain.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: manifest must be readable, got: {error.strerror}") from None
+    body_end = content.rfind(_CHECKSUM_KEY.encode())
+    body = content[: max(body_end, 0)]
+    if content != body + _last_line(body):
+        raise UserError(
+            f"{path}: manifest must be as it was written, got other bytes; it is damaged or was edited: "
+            "use another snapshot"
+        )
+    return _decode(path, json.loads(content))
+
+
+def _last_line(body: bytes) -> bytes:
+    return f'{_CHECKSUM_KEY}"crc32:{zlib.crc32(body):08x}"\n}}\n'.encode()
+
+
+def _decode(path: str | os.PathLike[str], content: dict[str, Any]) -> Manifest:
+    if content["version"] != VERSION:
+        raise UserError(
+            f"{path}: manifest's version must be {VERSION}, got {content['version']}; "
+            "read it with the version of dtrain that wrote it"
+        )
+    del content["checksum"]
+    content["losses"] = tuple(float(loss) for loss in content["losses"])
+    content["files"] = {name: FileRecord(**record) for name, record in content["files"].items()}
+    return Manifest(**content)

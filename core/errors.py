@@ -14,6 +14,8 @@ class UserError(Exception):
         problems: one or more lines of the form ``where: thing must be rule, got value; fix``.
     """
 
+    exit_code = 2  # what dist.errors.exit_code_of looks for
+
     def __init__(self, *problems: str) -> None:
         assert problems, "UserError needs at least one problem"
         super().__init__(*problems)

@@ -1,0 +1,54 @@
+"""The engine interface: who does the arithmetic of a net's layers.
+
+An engine has a memory in which its arrays live, an array module `xp` (numpy or cupy) in which layers write
+what no operation covers, and a table from spec types (operations.py) to the classes that carry them out.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from dtrain.core.registry import Registry
+from dtrain.core.tensor import Memory
+
+log = logging.getLogger(__name__)
+
+
+class Engine(ABC):
+    """Carries out operations on blobs.
+
+    name: what the command line and `engine` fields call it. memory: where its arrays live. xp: the array
+    module of those arrays. operations: spec type → factory(spec, engine). fallback: the engine that is asked
+    for what is missing here; it is named once in the log.
+    """
+
+    name: ClassVar[str]
+    memory: Memory
+    xp: Any
+    operations: Mapping[type, Callable[[Any, Engine], Any]]
+    fallback: Engine | None = None
+
+    def __init__(self) -> None:
+        self._told: set[type] = set()
+
+    def create(self, spec: Any) -> Any:
+        """Return the object that carries out `spec` (one of operations.py, whose protocols say how)."""
+        factory = self.operations.get(type(spec))
+        if factory is not None:
+            return factory(spec, self)
+        kind = type(spec).__name__.removesuffix("Spec")
+        assert self.fallback is not None, f"engine {self.name} has no {kind} and no engine to fall back on"
+        if type(spec) not in self._told:
+            self._told.add(type(spec))
+            log.info("engine %s has no %s; engine %s runs it", self.name, kind, self.fallback.name)
+        return self.fallback.create(spec)
+
+    def describe(self) -> str:
+        """Return one line on the libraries and threads behind this engine."""
+        return self.name
+
+
+ENGINES: Registry[Callable[[], Engine]] = Registry("engine")

@@ -1,0 +1,148 @@
+"""The reference engine's pooling: one pass over whole planes for each place within a window (a tap)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtrain.core.blob import Blob
+from dtrain.core.engines.engine import Engine
+from dtrain.core.engines.operations import PoolingSpec
+from dtrain.core.engines.reference.scratch import Scratch
+
+
+def create_pooling(spec: PoolingSpec, engine: Engine) -> MaxPooling | AveragePooling:
+    """Return what carries out `spec` by its method."""
+    methods: dict[str, Callable[[PoolingSpec, Engine], MaxPooling | AveragePooling]] = {
+        "MAX": MaxPooling,
+        "AVE": AveragePooling,
+    }
+    return methods[spec.method](spec, engine)
+
+
+class Windows:
+    """Where the windows of a PoolingSpec lie: strided views of an input that is padded to hold them all."""
+
+    def __init__(self, spec: PoolingSpec, xp: Any) -> None:
+        sizes, outputs = spec.x_shape[2:], spec.y_shape[2:]
+        axes = tuple(zip(sizes, outputs, spec.kernel, spec.stride, spec.pad, strict=True))
+        spans = [(output - 1) * stride + kernel for _, output, kernel, stride, _ in axes]
+        padded = [max(span, pad + size) for span, (size, *_, pad) in zip(spans, axes, strict=True)]
+        self.shape = (*spec.x_shape[:2], *padded)
+        self.interior = tuple(slice(pad, pad + size) for size, *_, pad in axes)
+        self.is_padded = self.shape != spec.x_shape
+        self.are_disjoint = all(stride >= kernel for _, _, kernel, stride, _ in axes)
+        self.taps = [
+            tuple(
+                slice(start, start + (output - 1) * stride + 1, stride)
+                for start, (_, output, _, stride, _) in zip(tap, axes, strict=True)
+            )
+            for tap in itertools.product(*map(range, spec.kernel))
+        ]
+        self._xp = xp
+        self._scratch = Scratch(xp)
+
+    def seen(self, x_data: Any, padding: Any) -> Iterator[Any]:
+        """Yield for each tap what it sees of x, of y's shape and contiguous: strides are paid for once."""
+        padded = x_data
+        if self.is_padded:
+            padded = self._scratch.take(self.shape, x_data.dtype)
+            padded.fill(padding)
+            padded[:, :, *self.interior] = x_data
+        return (self._xp.ascontiguousarray(padded[:, :, *tap]) for tap in self.taps)
+
+    def scatter(self, x_diff: Any, diff_of_tap: Any) -> None:
+        """Overwrite x_diff by the sum of diff_of_tap(index), each placed where that tap sees x."""
+        padded = self._scratch.take(self.shape, x_diff.dtype) if self.is_padded else x_diff
+        padded.fill(0)
+        for index, tap in enumerate(self.taps):
+            if self.are_disjoint:
+                padded[:, :, *tap] = diff_of_tap(index)
+            else:
+                padded[:, :, *tap] += diff_of_tap(index)
+        if self.is_padded:
+            x_diff[...] = padded[:, :, *self.interior]
+
+
+class MaxPooling:
+    """Take each window's largest value, the first of equals; a NaN wins and stays visible."""
+
+    def __init__(self, spec: PoolingSpec, engine: Engine) -> None:
+        self.spec = spec
+        self.xp = engine.xp
+        self.memory = engine.memory
+        self.windows = Windows(spec, engine.xp)
+        self._winner: Any = None  # for each window the index of the tap that won
+
+    def forward(self, x: Blob, y: Blob, mask: Blob | None) -> None:
+        """Compute y.data, and the argmax h·W + w (−1 in a window without inputs) into mask.data if given."""
+        x_data = x.read_data(self.memory)
+        y_data = y.write_data(self.memory)
+        seen = self.windows.seen(x_data, np.finfo(x_data.dtype).min)
+        index_type = np.min_scalar_type(len(self.windows.taps)).type
+        winner = self.xp.zeros(y_data.shape, index_type)
+        y_data[...] = next(seen)
+        for index, values in enumerate(seen, start=1):
+            self.xp.maximum(winner, (values > y_data) * index_type(index), out=winner)
+            self.xp.maximum(y_data, values, out=y_data)
+        self._winner = winner
+        if mask is not None:
+            mask.write_data(self.memory)[...] = self._places()
+
+    def backward(self, x: Blob, y: Blob) -> None:
+        """Compute x.diff through the winners of the last forward."""
+        y_diff = y.read_diff(self.memory)
+        self.windows.scatter(x.write_diff(self.memory), lambda index: y_diff * (self._winner == index))
+
+    def _places(self) -> Any:
+        height, width = self.spec.x_shape[2:]
+        tap_row, tap_column = self.xp.divmod(self._winner.astype(np.int64), self.spec.kernel[1])
+        row = tap_row + self.xp.asarray(_window_starts(self.spec, 0))[:, None]
+        column = tap_column + self.xp.asarray(_window_starts(self.spec, 1))
+        is_inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        return self.xp.where(is_inside, row * width + column, -1)
+
+
+class AveragePooling:
+    """Take each window's sum over its size, clipped to the input and its padding."""
+
+    def __init__(self, spec: PoolingSpec, engine: Engine) -> None:
+        self.xp = engine.xp
+        self.memory = engine.memory
+        self.windows = Windows(spec, engine.xp)
+        self._sizes = np.outer(_window_lengths(spec, 0), _window_lengths(spec, 1))
+
+    def forward(self, x: Blob, y: Blob, mask: Blob | None) -> None:
+        """Compute y.data; there is no mask."""
+        assert mask is None, "average pooling has no mask"
+        seen = self.windows.seen(x.read_data(self.memory), 0)
+        y_data = y.write_data(self.memory)
+        y_data[...] = next(seen)
+        for values in seen:
+            y_data += values
+        y_data /= self._divisor(y_data.dtype)
+
+    def backward(self, x: Blob, y: Blob) -> None:
+        """Compute x.diff: each window's y.diff over its size, given to all its inputs."""
+        y_diff = y.read_diff(self.memory)
+        share = y_diff / self._divisor(y_diff.dtype)
+        self.windows.scatter(x.write_diff(self.memory), lambda index: share)
+
+    def _divisor(self, dtype: Any) -> Any:
+        return self.xp.asarray(self._sizes.astype(dtype))
+
+
+def _window_starts(spec: PoolingSpec, axis: int) -> NDArray[np.int64]:
+    """Return where along spatial axis 0 or 1 each window begins; inputs begin at 0."""
+    return np.arange(spec.y_shape[2 + axis]) * spec.stride[axis] - spec.pad[axis]
+
+
+def _window_lengths(spec: PoolingSpec, axis: int) -> NDArray[np.int64]:
+    """Return how much of each window lies before the far end of the padding; 1 where nothing does."""
+    starts = _window_starts(spec, axis)
+    ends = np.minimum(starts + spec.kernel[axis], spec.x_shape[2 + axis] + spec.pad[axis])
+    return np.maximum(ends - starts, 1)

@@ -1,0 +1,143 @@
+"""The graph: the layers of a prototxt net that are in for a phase, connected, with splits inserted.
+
+    prototxt ──> graph ──> net
+
+Building a graph checks everything that can be said without shapes, and reports all mistakes at once.
+Follows caffe's net.cpp (Net::Init up to the layers' SetUp).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dtrain.core.errors import Problems, UserError
+from dtrain.core.graph.node import Node
+from dtrain.core.graph.splits import insert_splits
+from dtrain.core.graph.state_rules import describe_state, is_included
+from dtrain.core.layers import LAYERS
+from dtrain.core.layers.layer import Arity, Layer
+from dtrain.core.names import nearest
+from dtrain.core.prototxt import Document
+from dtrain.proto import caffe_pb2
+
+MAX_BLOBS_LISTED = 12
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The layers of one net in the order of forward, splits included."""
+
+    name: str
+    path: str
+    state: caffe_pb2.NetState
+    nodes: tuple[Node, ...]
+    force_backward: bool = False
+
+    def to_param(self) -> caffe_pb2.NetParameter:
+        """Return the graph as a NetParameter, as Caffe saves it: the layers that are in, with splits."""
+        param = caffe_pb2.NetParameter(name=self.name)
+        param.layer.extend(node.param for node in self.nodes)
+        return param
+
+
+def build_graph(document: Document[caffe_pb2.NetParameter], state: caffe_pb2.NetState) -> Graph:
+    """Return the graph of the (upgraded) NetParameter in `document` for `state`.
+
+    Raises UserError with every mistake: unknown layer types, wrong numbers of bottoms or tops, bottoms that no
+    earlier layer produces, tops that two layers produce, in-place use where a layer can't, rules that clash.
+    """
+    problems = Problems()
+    nodes = _included_nodes(document, state, problems)
+    if not nodes:
+        problems.add(f"{document.path}: no layer is in for {describe_state(state)}; see its include rules")
+    _check_connections(nodes, problems)
+    problems.raise_if_any()
+    net = document.message
+    return Graph(net.name, document.path, state, tuple(insert_splits(nodes)), net.force_backward)
+
+
+def _included_nodes(
+    document: Document[caffe_pb2.NetParameter], state: caffe_pb2.NetState, problems: Problems
+) -> list[Node]:
+    nodes: list[Node] = []
+    for i, layer in enumerate(document.message.layer):
+        where = document.where("layer", i)
+        try:
+            if not is_included(layer, state):
+                continue
+            node = Node(_with_phase(layer, state.phase), len(nodes), where)
+            _check_layer(node)
+            nodes.append(node)
+        except UserError as error:
+            for problem in error.problems:
+                problems.add(f'{where}: layer "{layer.name}": {problem}')
+            # Later layers still find this one's tops, so that one mistake is reported once.
+            nodes.append(Node(layer, len(nodes), where))
+    return nodes
+
+
+def _with_phase(layer: caffe_pb2.LayerParameter, phase: int) -> caffe_pb2.LayerParameter:
+    copy = caffe_pb2.LayerParameter()
+    copy.CopyFrom(layer)
+    if not copy.HasField("phase"):
+        copy.phase = phase  # type: ignore[assignment]
+    return copy
+
+
+def _check_layer(node: Node) -> None:
+    """Raise UserError unless the layer's type is known and its fields agree with the type's catalogue row."""
+    param = node.param
+    layer_class = LAYERS[param.type]
+    problems = Problems()
+    _check_arity("bottoms", list(param.bottom), layer_class.bottoms, problems)
+    if not (layer_class.is_loss and not param.top):  # a loss may leave its top out
+        _check_arity("tops", list(param.top), layer_class.tops, problems)
+    if layer_class.equal_bottoms_tops and len(param.bottom) != len(param.top):
+        problems.add(f"needs as many tops as bottoms, got {len(param.bottom)} and {len(param.top)}")
+    if param.propagate_down and len(param.propagate_down) != len(param.bottom):
+        problems.add(
+            f"propagate_down must be given once per bottom ({len(param.bottom)}), got {len(param.propagate_down)}"
+        )
+    num_tops = max(len(param.top), int(layer_class.is_loss))
+    if param.loss_weight and len(param.loss_weight) != num_tops:
+        problems.add(f"loss_weight must be given once per top ({num_tops}), got {len(param.loss_weight)}")
+    problems.raise_if_any()
+
+
+def _check_arity(what: str, names: list[str], arity: Arity, problems: Problems) -> None:
+    if len(names) < arity.least or (arity.most is not None and len(names) > arity.most):
+        problems.add(f"needs {arity.describe()} {what}, got {len(names)}: {', '.join(names) or 'none'}")
+
+
+def _check_connections(nodes: Sequence[Node], problems: Problems) -> None:
+    producers: dict[str, str] = {}
+    for node in nodes:
+        for bottom in node.param.bottom:
+            if bottom not in producers:
+                problems.add(f"{node.title}: {_unknown_bottom(bottom, producers)}")
+        for j, top in enumerate(node.param.top):
+            in_place = j < len(node.param.bottom) and node.param.bottom[j] == top
+            if top in producers and not in_place:
+                problems.add(
+                    f'{node.title}: top "{top}" is already produced by layer "{producers[top]}"; '
+                    "give it another name (or name it as the bottom at the same place to work in place)"
+                )
+            producers[top] = node.name
+
+
+def _unknown_bottom(bottom: str, producers: dict[str, str]) -> str:
+    blobs = list(producers)
+    listed = ", ".join(blobs[-MAX_BLOBS_LISTED:]) or "none"
+    if len(blobs) > MAX_BLOBS_LISTED:
+        listed = "… " + listed
+    hint = nearest(bottom, blobs)
+    return (
+        f'bottom "{bottom}" is produced by no earlier layer; '
+        f"{hint + ' ' if hint else ''}blobs so far: {listed}"
+    )
+
+
+def layer_class_of(node: Node) -> type[Layer]:
+    """Return the class that carries out `node`."""
+    return LAYERS[node.param.type]

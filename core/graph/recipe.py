@@ -1,0 +1,182 @@
+"""The recipe of a run: a solver file and the nets that it names, read, upgraded and checked together.
+
+The first stage of the flow prototxt → graph → net → solver. All mistakes of all files come in one UserError.
+Which nets a solver has, and in which state, follows caffe's solver.cpp (InitTrainNet, InitTestNets).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dtrain.core.errors import Problems, UserError
+from dtrain.core.graph.graph import Graph, build_graph
+from dtrain.core.graph.upgrade import NetDocument, SolverDocument, upgrade_net, upgrade_solver
+from dtrain.core.paths import resolve
+from dtrain.core.prototxt import read_text
+from dtrain.proto import caffe_pb2
+
+
+@dataclass(frozen=True)
+class NetRecipe:
+    """A net to build: its graph, and the document for places of its fields."""
+
+    document: NetDocument
+    graph: Graph
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a run's files say. `tests` are the test nets in Caffe's order."""
+
+    path: str
+    solver: caffe_pb2.SolverParameter
+    document: SolverDocument
+    train: NetRecipe
+    tests: tuple[NetRecipe, ...]
+
+
+@dataclass(frozen=True)
+class _NetChoice:
+    """Where a net comes from: a document to be read, its phase unless the file says otherwise, and the state
+    that the solver file (and the command line) puts on top.
+    """
+
+    read: Callable[[], NetDocument]
+    phase: int
+    state: caffe_pb2.NetState
+
+
+def read_recipe(path: str, *, level: int | None = None, stages: Sequence[str] | None = None) -> Recipe:
+    """Read the solver file at `path` and its nets. level and stages come from the command line.
+
+    Raises UserError with every mistake in any of the files.
+    """
+    document = upgrade_solver(read_text(path, caffe_pb2.SolverParameter))
+    solver = document.message
+    problems = Problems()
+    _check_solver(document, problems)
+    choices = _NetChoices(document, problems)
+    train_choice = choices.train(level, stages)
+    test_choices = choices.tests()
+    documents: dict[int, NetDocument] = {}
+    nets = [_try_net(choice, documents, problems) for choice in [train_choice, *test_choices] if choice]
+    problems.raise_if_any()
+    train, *tests = [net for net in nets if net is not None]
+    return Recipe(path, solver, document, train, tuple(tests))
+
+
+def read_net(path: str, phase: int, *, level: int = 0, stages: Sequence[str] = ()) -> NetRecipe:
+    """Read the net file at `path` for a phase (caffe_pb2.TRAIN or TEST), level and stages."""
+    document = upgrade_net(read_text(path, caffe_pb2.NetParameter))
+    state = caffe_pb2.NetState(phase=phase, level=level, stage=stages)  # type: ignore[arg-type]
+    return _build(document, phase, state)
+
+
+def _build(document: NetDocument, phase: int, state: caffe_pb2.NetState) -> NetRecipe:
+    """Build the graph in the state, low to high: `phase`, the net file's own state, `state`."""
+    merged = caffe_pb2.NetState(phase=phase)  # type: ignore[arg-type]
+    merged.MergeFrom(document.message.state)
+    merged.MergeFrom(state)
+    return NetRecipe(document, build_graph(document, merged))
+
+
+def _try_net(choice: _NetChoice, documents: dict[int, NetDocument], problems: Problems) -> NetRecipe | None:
+    """Build one net, reading each source once; its mistakes go into `problems`."""
+    try:
+        key = id(choice.read)
+        if key not in documents:
+            documents[key] = upgrade_net(choice.read())
+        return _build(documents[key], choice.phase, choice.state)
+    except UserError as error:
+        for problem in error.problems:
+            problems.add(problem)
+        return None
+
+
+def _check_solver(document: SolverDocument, problems: Problems) -> None:
+    solver = document.message
+    for field in ("base_lr", "lr_policy"):
+        if not solver.HasField(field):
+            problems.add(f"{document.path}: {field} must be given")
+    if solver.test_interval and not solver.test_iter:
+        problems.add(f"{document.where('test_interval')}: test_interval needs a test_iter for each test net")
+    if solver.test_iter and not solver.test_interval:
+        problems.add(f"{document.where('test_iter', 0)}: test_iter needs a test_interval, got none")
+
+
+class _NetChoices:
+    """Which nets a solver file names, in Caffe's order, and in which state each is."""
+
+    def __init__(self, document: SolverDocument, problems: Problems) -> None:
+        self.document = document
+        self.solver: caffe_pb2.SolverParameter = document.message
+        self.problems = problems
+        self._readers: dict[tuple[str, int | None], Callable[[], NetDocument]] = {}
+
+    def train(self, level: int | None, stages: Sequence[str] | None) -> _NetChoice | None:
+        """Return the train net: exactly one of net, net_param, train_net, train_net_param."""
+        given = [f for f in ("net", "net_param", "train_net", "train_net_param") if self.solver.HasField(f)]
+        if len(given) != 1:
+            self.problems.add(
+                f"{self.document.path}: exactly one of net, net_param, train_net and train_net_param must be "
+                f"given, got {', '.join(given) or 'none'}"
+            )
+            return None
+        state = caffe_pb2.NetState()
+        state.CopyFrom(self.solver.train_state)
+        if level is not None:
+            state.level = level
+        state.stage.extend(stages or ())
+        return _NetChoice(self._reader(given[0]), caffe_pb2.TRAIN, state)
+
+    def tests(self) -> list[_NetChoice]:
+        """Return the test nets: test_net_param*, test_net*, then the common net for what test_iter is left."""
+        solver = self.solver
+        readers = [self._reader("test_net_param", i) for i in range(len(solver.test_net_param))]
+        readers += [self._reader("test_net", i) for i in range(len(solver.test_net))]
+        common = "net" if solver.HasField("net") else "net_param" if solver.HasField("net_param") else ""
+        num_left = len(solver.test_iter) - len(readers)
+        if num_left < 0 or (num_left > 0 and not common):
+            self.problems.add(
+                f"{self.document.path}: test_iter must be given once per test net, got {len(solver.test_iter)} "
+                f"for {len(readers)} test nets"
+            )
+            return []
+        readers += [self._reader(common)] * num_left
+        if solver.test_state and len(solver.test_state) != len(readers):
+            self.problems.add(
+                f"{self.document.where('test_state', 0)}: test_state must be given for each of the "
+                f"{len(readers)} test nets or for none, got {len(solver.test_state)}"
+            )
+            return []
+        states = list(solver.test_state) or [caffe_pb2.NetState()] * len(readers)
+        return [
+            _NetChoice(reader, caffe_pb2.TEST, state) for reader, state in zip(readers, states, strict=True)
+        ]
+
+    def _reader(self, field: str, index: int | None = None) -> Callable[[], NetDocument]:
+        """Return the function that reads what `field` names; the same one for the same field."""
+        if (field, index) not in self._readers:
+            value = getattr(self.solver, field)
+            value = value if index is None else value[index]
+            place = (field,) if index is None else (field, index)
+            inside = isinstance(value, caffe_pb2.NetParameter)
+            self._readers[field, index] = lambda: (
+                self._inner_document(value, place) if inside else self._read_file(value, place)
+            )
+        return self._readers[field, index]
+
+    def _read_file(self, path: str, place: tuple[str | int, ...]) -> NetDocument:
+        try:
+            return read_text(resolve(path, self.document.path), caffe_pb2.NetParameter)
+        except UserError as error:
+            if len(error.problems) == 1 and error.problems[0].startswith(f"{path}: "):
+                raise UserError(f"{self.document.where(*place)}: {error.problems[0]}") from None
+            raise
+
+    def _inner_document(self, net: caffe_pb2.NetParameter, place: tuple[str | int, ...]) -> NetDocument:
+        """Return a net that is written inside the solver file as a document of its own."""
+        depth = len(place)
+        lines = {path[depth:]: line for path, line in self.document.lines.items() if path[:depth] == place}
+        return NetDocument(net, self.document.path, lines)

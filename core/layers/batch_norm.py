@@ -1,0 +1,91 @@
+"""BatchNorm: each channel shifted and scaled to mean 0 and variance 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dtrain.core.blob import Blob
+from dtrain.core.engines.operations import BatchNormSpec
+from dtrain.core.errors import UserError
+from dtrain.core.layers.layer import LAYERS, InPlace, Layer
+from dtrain.proto import caffe_pb2
+
+ZERO = caffe_pb2.FillerParameter(type="constant", value=0)
+
+
+@LAYERS.register("BatchNorm")
+class BatchNorm(Layer):
+    """Bottom and top: (N, C, …), or (N) as one channel. y = (x − mean) / sqrt(variance + eps) per channel.
+
+    With global statistics (use_global_stats, by default in TEST) mean and variance are running ones, else the
+    batch's own, and the running ones take them in. Params are those running sums and are not learned, f being
+    moving_average_fraction and m the values per channel:
+
+        mean_sum (C) ← f·mean_sum + mean      var_sum (C) ← f·var_sum + m/(m − 1)·variance
+        factor (1)   ← f·factor + 1           mean = mean_sum / factor, variance = var_sum / factor
+
+    There is no learned scale: put a Scale layer behind. Follows caffe's batch_norm_layer.cpp.
+    """
+
+    in_place = InPlace.YES
+    num_statistics = 3
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Create the running sums. Raises UserError if the prototxt wants to learn them."""
+        specs = self.param.param
+        # Files of old name the three sums with rates that Caffe's own upgrade sets to 0.
+        rates = [spec.lr_mult for spec in specs if spec.lr_mult]
+        if len(specs) != 3 and rates:
+            raise UserError(
+                f"param.lr_mult must be 0: the params of BatchNorm are running statistics, got {rates[0]:g}; "
+                "learn a scale in a Scale layer behind it"
+            )
+        self.num_channels = _num_channels(bottom[0].shape)
+        for shape in ((self.num_channels,), (self.num_channels,), (1,)):
+            self.add_param(shape, ZERO)
+        param = self.param.batch_norm_param
+        by_phase = self.phase == caffe_pb2.TEST
+        self.global_statistics = param.use_global_stats if param.HasField("use_global_stats") else by_phase
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give the top the bottom's shape. Raises UserError if the number of channels has changed."""
+        shape = bottom[0].shape
+        if _num_channels(shape) != self.num_channels:
+            raise UserError(f"the bottom must keep {self.num_channels} channels at axis 1, got shape {shape}")
+        top[0].reshape(*shape)
+        self.mean = Blob((self.num_channels,), bottom[0].dtype)
+        self.variance = Blob((self.num_channels,), bottom[0].dtype)
+        eps = self.param.batch_norm_param.eps
+        self.operation = self.engine.create(BatchNormSpec(shape, eps, not self.global_statistics))
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Normalise; without global statistics also update the running sums."""
+        if self.global_statistics:
+            self._read_running_statistics()
+        self.operation.forward(bottom[0], top[0], self.mean, self.variance)
+        if not self.global_statistics:
+            self._update_running_sums(bottom[0].count // self.num_channels)
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        """Compute the bottom's gradient, through the batch's own statistics where they were used."""
+        if propagate_down[0]:
+            self.operation.backward(bottom[0], top[0])
+
+    def _read_running_statistics(self) -> None:
+        factor = self.blobs[2].read_data(self.memory)
+        divisor = self.xp.where(factor == 0, self.xp.inf, factor)  # nothing seen yet: both are 0
+        for target, total in zip((self.mean, self.variance), self.blobs, strict=False):
+            target.write_data(self.memory)[...] = total.read_data(self.memory) / divisor
+
+    def _update_running_sums(self, num_values: int) -> None:
+        unbiased = num_values / (num_values - 1) if num_values > 1 else 1.0
+        fraction = self.param.batch_norm_param.moving_average_fraction
+        added = (self.mean.read_data(self.memory), unbiased * self.variance.read_data(self.memory), 1.0)
+        for blob, value in zip(self.blobs, added, strict=True):
+            total = blob.update_data(self.memory)
+            total *= fraction
+            total += value
+
+
+def _num_channels(shape: tuple[int, ...]) -> int:
+    return shape[1] if len(shape) > 1 else 1

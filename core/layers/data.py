@@ -1,0 +1,53 @@
+"""Data: batches of Datum records from a database, with Caffe's transformations.
+
+Extension (`dtrain_param`): `shuffle: true` reads every epoch in an order of its own, a function of (seed,
+epoch). Follows caffe's data_layer.cpp, except that every rank reads its share in TEST too (see DESIGN notes in
+docs/architecture.md) and that where to start is known, so that a resumed run reads on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dtrain.core.blob import Blob
+from dtrain.core.errors import UserError
+from dtrain.core.layers.layer import LAYERS
+from dtrain.core.layers.reading import ReadingLayer
+from dtrain.core.paths import resolve
+from dtrain.data.loader import Loader
+from dtrain.data.sampler import Sampler
+from dtrain.data.source import open_source
+from dtrain.data.transformer import Transformer, TransformSpec
+from dtrain.proto import caffe_pb2
+
+
+@LAYERS.register("Data")
+class Data(ReadingLayer):
+    """Top 0: (batch_size, C, H, W), cropped, mirrored, mean subtracted, scaled. Top 1: labels (batch_size).
+
+    data_param: source (relative to the working directory or to the net's file), backend, batch_size, prefetch.
+    """
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Open the source and make the loader. Raises UserError or DataError if that can't be."""
+        param = self.param.data_param
+        if not param.source:
+            raise UserError("data_param.source must name a database, got none")
+        if not param.batch_size:
+            raise UserError("data_param.batch_size must be at least 1, got none")
+        backend = caffe_pb2.DataParameter.DB.Name(param.backend)
+        source = open_source(backend, resolve(param.source, self.context.net_path))
+        shard = self.context.shard
+        seed = self.context.random.seed
+        spec = TransformSpec.from_param(self.param.transform_param)
+        shuffle = self.param.dtrain_param.shuffle and self.phase == caffe_pb2.TRAIN
+        self.loader = Loader(
+            source,
+            Sampler(len(source), seed=seed, shuffle=shuffle),
+            Transformer(spec, train=self.phase == caffe_pb2.TRAIN, seed=seed),
+            param.batch_size,
+            shard,
+            deal=self.context.deal,
+            prefetch=param.prefetch,
+            name=self.name,
+        )

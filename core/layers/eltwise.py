@@ -1,0 +1,57 @@
+"""Eltwise: sum, product or maximum of blobs, value by value."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from dtrain.core.blob import Blob
+from dtrain.core.engines.operations import EltwiseSpec
+from dtrain.core.errors import UserError
+from dtrain.core.layers.layer import LAYERS, Arity, Layer
+from dtrain.core.layers.shapes import check_equal_shapes
+from dtrain.proto import caffe_pb2
+
+log = logging.getLogger(__name__)
+
+
+@LAYERS.register("Eltwise")
+class Eltwise(Layer):
+    """Bottoms: two or more of one shape. Top: Σ coeff_i·x_i (SUM), Π x_i (PROD) or max x_i (MAX).
+
+    Follows caffe's eltwise_layer.cpp.
+    """
+
+    bottoms = Arity(2, None)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Check coeff. Raises UserError unless there is none or, except for PROD, one per bottom."""
+        param = self.param.eltwise_param
+        self.operation_name = caffe_pb2.EltwiseParameter.EltwiseOp.Name(param.operation)
+        if len(param.coeff) not in (0, len(bottom)):
+            raise UserError(
+                f"eltwise_param.coeff must be given once per bottom ({len(bottom)}) or not at all, "
+                f"got {len(param.coeff)}"
+            )
+        if param.coeff and self.operation_name == "PROD":
+            raise UserError("eltwise_param.coeff must be left out for PROD: it weighs the terms of SUM")
+        if param.coeff and self.operation_name == "MAX":
+            log.warning('layer "%s": eltwise_param.coeff plays no part in MAX, as in Caffe', self.name)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give the top the bottoms' shape. Raises UserError if they differ."""
+        check_equal_shapes(self, bottom)
+        top[0].reshape(*bottom[0].shape)
+        param = self.param.eltwise_param
+        coeffs = tuple(param.coeff) or (1.0,) * len(bottom)
+        spec = EltwiseSpec(bottom[0].shape, self.operation_name, coeffs, param.stable_prod_grad)
+        self.operation = self.engine.create(spec)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Compute the top."""
+        self.operation.forward(bottom, top[0])
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        """Compute the bottoms' gradients."""
+        if any(propagate_down):
+            self.operation.backward(bottom, top[0], propagate_down)

@@ -1,0 +1,130 @@
+"""The layer interface: Caffe's own protocol of setup, reshape, forward and backward.
+
+A layer is written once; the arithmetic that is worth an engine's own code is asked of `self.engine` (see
+engines/operations.py), the rest is written on arrays of the engine's module `self.xp` in its `self.memory`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+from dtrain.core.blob import Blob, BlobVec
+from dtrain.core.engines.engine import Engine
+from dtrain.core.errors import UserError
+from dtrain.core.fillers import fill
+from dtrain.core.random_streams import RandomStreams
+from dtrain.core.registry import Registry
+from dtrain.data.loader import Deal
+from dtrain.data.sampler import Shard
+from dtrain.proto import caffe_pb2
+
+LAYERS: Registry[type[Layer]] = Registry("layer type")
+
+
+class InPlace(Enum):
+    """Whether a layer may write its top over its bottom (top and bottom of one name)."""
+
+    YES = "yes"
+    FORWARD_ONLY = "only where no gradient flows back"
+    NO = "no"
+
+
+@dataclass(frozen=True)
+class Arity:
+    """How many bottoms or tops a layer takes; `most` None is any number."""
+
+    least: int = 1
+    most: int | None = 1
+
+    def describe(self) -> str:
+        """Return the rule in words: 1, 1 to 2, 2 or more."""
+        if self.most is None:
+            return f"{self.least} or more"
+        return str(self.least) if self.least == self.most else f"{self.least} to {self.most}"
+
+
+@dataclass(frozen=True)
+class LayerContext:
+    """What a layer is told about its surroundings.
+
+    phase: caffe_pb2.TRAIN or TEST. shard: this rank's share of what data layers read; `deal` says whether
+    records ("records", training) or whole batches ("batches", tests) are dealt to the ranks. net_path: the file
+    that names relative paths.
+    """
+
+    phase: int
+    engine: Engine
+    random: RandomStreams
+    shard: Shard
+    deal: Deal = "records"
+    net_path: str = ""
+
+
+class Layer(ABC):
+    """One layer of a net.
+
+    The class attributes are the layer's row in the catalogue: the numbers of bottoms and tops, whether it is a
+    loss (its first top then has weight 1 and a missing top is made up), whether it may work in place, which
+    bottoms can't be given a gradient, and which params are running statistics that ranks average.
+    """
+
+    bottoms: ClassVar[Arity] = Arity(1, 1)
+    tops: ClassVar[Arity] = Arity(1, 1)
+    equal_bottoms_tops: ClassVar[bool] = False
+    is_loss: ClassVar[bool] = False
+    in_place: ClassVar[InPlace] = InPlace.NO
+    no_gradient_bottoms: ClassVar[tuple[int, ...]] = ()
+    has_backward: ClassVar[bool] = True
+    num_statistics: ClassVar[int] = 0  # the first so many params are statistics, not learned
+
+    def __init__(self, param: caffe_pb2.LayerParameter, context: LayerContext) -> None:
+        self.param = param
+        self.name: str = param.name
+        self.phase = context.phase
+        self.context = context
+        self.engine = context.engine
+        self.memory = context.engine.memory
+        self.xp = context.engine.xp
+        self.blobs = BlobVec()
+        self.param_propagate_down: list[bool] = []
+
+    @property
+    def type(self) -> str:
+        """The type as prototxt names it."""
+        return str(self.param.type)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:  # noqa: B027 (optional hook)
+        """Check the params and create the learned blobs; called once, bottoms have their shapes."""
+
+    @abstractmethod
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give the tops their shapes; called after setup and whenever a bottom's shape has changed."""
+
+    @abstractmethod
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Compute the tops' data from the bottoms' data."""
+
+    @abstractmethod
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        """Overwrite the diff of each bottom that propagate_down asks for; add to the params' diffs."""
+
+    def add_param(self, shape: tuple[int, ...], filler: caffe_pb2.FillerParameter) -> Blob:
+        """Append a learned blob of `shape`, filled by `filler` from this param's own random numbers."""
+        blob = self.blobs.add_blob(*shape)
+        random = self.context.random.for_filler(f"{self.name}:{len(self.blobs) - 1}")
+        fill(blob.data, filler, random)
+        return blob
+
+    def wants_param(self, index: int) -> bool:
+        """Return whether the gradient of param `index` is wanted (its lr_mult is not 0)."""
+        return self.param_propagate_down[index] if index < len(self.param_propagate_down) else True
+
+    def canonical_axis(self, axis: int, num_axes: int, what: str) -> int:
+        """Return `axis` counted from the front; raise UserError if there is no such axis."""
+        if not -num_axes <= axis < num_axes:
+            raise UserError(f"{what} must be {-num_axes} to {num_axes - 1} for {num_axes} axes, got {axis}")
+        return axis % num_axes

@@ -1,0 +1,88 @@
+"""Pooling: the maximum or the mean of windows of a plane."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from dtrain.core.blob import Blob
+from dtrain.core.engines.operations import PoolingSpec
+from dtrain.core.errors import UserError
+from dtrain.core.layers.layer import LAYERS, Arity, Layer
+from dtrain.core.layers.shapes import check_num_axes
+from dtrain.core.layers.spatial import Window, no_room, pooling_window
+from dtrain.proto import caffe_pb2
+
+log = logging.getLogger(__name__)
+
+
+@LAYERS.register("Pooling")
+class Pooling(Layer):
+    """Bottom: (N, C, H, W). Top 0: (N, C, P, Q). Top 1 (MAX only): the index h·W + w of each maximum.
+
+    P = ceil((H + 2·pad − kernel) / stride) + 1, floor with round_mode FLOOR; with padding a last window that
+    would start beyond the near padding and the input is left out. MAX never takes padding; AVE divides by the
+    window's size clipped to H + pad. global_pooling makes the window the whole plane. Follows caffe's
+    pooling_layer.cpp; STOCHASTIC is not done.
+    """
+
+    tops = Arity(1, 2)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Check the fields. Raises UserError for STOCHASTIC, and for a second top unless MAX."""
+        self.method = caffe_pb2.PoolingParameter.PoolMethod.Name(self.param.pooling_param.pool)
+        if self.method == "STOCHASTIC":
+            raise UserError(
+                "pooling_param.pool must be MAX or AVE, got STOCHASTIC; it comes with a later release"
+            )
+        if len(top) > 1 and self.method != "MAX":
+            raise UserError(
+                f"a second top (the index of each maximum) is for MAX pooling only, got {self.method}"
+            )
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Shape the tops. Raises UserError unless the bottom has 4 axes and room for the window."""
+        check_num_axes(self, bottom[0], 4, "N, C, H, W")
+        param, shape = self.param.pooling_param, bottom[0].shape
+        window = pooling_window(param, (shape[2], shape[3]))
+        ceil = param.round_mode == caffe_pb2.PoolingParameter.CEIL
+        sizes = [_output_size(shape[2 + axis], window, axis, ceil) for axis in range(2)]
+        y_shape = (*shape[:2], *sizes)
+        for blob in top:
+            blob.reshape(*y_shape)
+        spec = PoolingSpec(shape, y_shape, self.method, window.kernel, window.stride, window.pad)
+        self.operation = self.engine.create(spec)
+        self._warn_of_empty_windows(window, shape, y_shape)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Compute the top, and the mask if it is asked for."""
+        self.operation.forward(bottom[0], top[0], top[1] if len(top) > 1 else None)
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        """Compute the bottom's gradient; none flows through the mask."""
+        if propagate_down[0]:
+            self.operation.backward(bottom[0], top[0])
+
+    def _warn_of_empty_windows(
+        self, window: Window, shape: tuple[int, ...], y_shape: tuple[int, ...]
+    ) -> None:
+        axes = zip(shape[2:], y_shape[2:], window.stride, window.pad, strict=True)
+        if any((output - 1) * stride >= size + pad for size, output, stride, pad in axes):
+            log.warning(
+                'layer "%s": the last window lies beyond the input, as in Caffe; it gives %s. Did you mean '
+                "round_mode: FLOOR?",
+                self.name,
+                "the lowest float" if self.method == "MAX" else "0",
+            )
+
+
+def _output_size(size: int, window: Window, axis: int, ceil: bool) -> int:
+    """Return how many windows there are along a spatial axis of `size`."""
+    pad, stride = window.pad[axis], window.stride[axis]
+    room = size + 2 * pad - window.kernel[axis]
+    num_windows = (-(-room // stride) if ceil else room // stride) + 1
+    if any(window.pad) and (num_windows - 1) * stride >= size + pad:
+        num_windows -= 1
+    if num_windows < 1 or size < 1:
+        raise no_room("pooling_param", axis, size, window)
+    return num_windows

@@ -1,0 +1,80 @@
+"""Layers that read records: what the Data layer and its kin share.
+
+Such a layer owns a loader (dtrain.data), whose reader thread keeps batches ready. The solver tells it where to
+start: at a record position of the endless stream that all ranks read together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dtrain.core.blob import Blob
+from dtrain.core.layers.layer import Arity, InPlace, Layer
+from dtrain.data.loader import Loader
+
+
+class ReadingLayer(Layer):
+    """A layer without bottoms whose tops are a batch of data (N, C, H, W) and, optionally, labels (N).
+
+    Subclasses make `self.loader` in setup.
+    """
+
+    bottoms = Arity(0, 0)
+    tops = Arity(1, 2)
+    in_place = InPlace.NO
+    has_backward = False
+
+    loader: Loader
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)  # type: ignore[arg-type]
+        self._first_position = 0
+        self._num_batches = 0
+        self.started = False
+
+    def start(self, first_position: int = 0, num_batches: int | None = None) -> None:
+        """Read on from record `first_position` of the common stream; at most num_batches batches if given."""
+        self.loader.start(first_position, num_batches)
+        self._first_position, self._num_batches, self.started = first_position, 0, True
+
+    @property
+    def position(self) -> int:
+        """The place in the common stream behind what all ranks have consumed so far, in records."""
+        return self._first_position + self._num_batches * self.records_per_pass
+
+    @property
+    def records_per_pass(self) -> int:
+        """How many records all ranks together read for one forward pass."""
+        return self.loader.batch_size * self.context.shard.world_size
+
+    @property
+    def num_records(self) -> int:
+        """How many records an epoch has."""
+        return self.loader.num_records
+
+    def reseed(self, seed: int) -> None:
+        """Take the order of records and the random transformations from `seed`; before start."""
+        self.loader.reseed(seed)
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give the tops the shapes of a batch."""
+        top[0].reshape(self.loader.batch_size, *self.loader.shape)
+        if len(top) > 1:
+            top[1].reshape(self.loader.batch_size)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Copy the next batch into the tops."""
+        if not self.started:
+            self.start()
+        batch = self.loader.next()
+        self._num_batches += 1
+        top[0].write_data(self.memory)[...] = self.xp.asarray(batch.data)
+        if len(top) > 1:
+            top[1].write_data(self.memory)[...] = self.xp.asarray(batch.labels)
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        """Do nothing: there is no bottom."""
+
+    def close(self) -> None:
+        """Stop reading and close the source."""
+        self.loader.close()

@@ -1,0 +1,288 @@
+"""A net: the layers of a graph with their blobs, run forward and backward on an engine.
+
+    prototxt ──> graph ──> net ──> solver
+
+Follows caffe's net.cpp. Params that are learned live in one arena (arena.py) once a solver asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from dtrain.core.blob import Blob, BlobVec
+from dtrain.core.errors import Problems, UserError
+from dtrain.core.graph.gradient_flow import LayerFlow, Needs, find_needs
+from dtrain.core.graph.node import Node
+from dtrain.core.graph.recipe import NetRecipe
+from dtrain.core.layers import LAYERS
+from dtrain.core.layers.layer import InPlace, Layer, LayerContext
+from dtrain.core.layers.reading import ReadingLayer
+from dtrain.core.net.params import Param, ParamTable
+from dtrain.data.errors import DataError
+from dtrain.dist.activity import Activity
+
+
+class Net:
+    """The layers of `recipe`, set up and ready to run.
+
+    blobs: name → Blob, in the order in which they appear. params: layer name → BlobVec, for layers that have
+    any. bottoms[i], tops[i]: the blobs of layer i. inputs: the tops of Input layers. outputs: the blobs that no
+    layer consumes, sorted by name as Caffe does. blob_loss_weights: blob name → weight of its sum in the loss.
+    needs[i]: what layer i does in backward.
+
+    Raises UserError with the mistakes of all layers: shapes that don't fit, fields that can't be.
+    """
+
+    def __init__(self, recipe: NetRecipe, context: LayerContext, activity: Activity | None = None) -> None:
+        self.recipe = recipe
+        self.graph = recipe.graph
+        self.context = context
+        self.name = recipe.graph.name
+        self.layers: list[Layer] = []
+        self.layer_names: list[str] = []
+        self.blobs: dict[str, Blob] = {}
+        self.bottoms: list[list[Blob]] = []
+        self.tops: list[list[Blob]] = []
+        self.bottom_names: list[list[str]] = []
+        self.top_names: list[list[str]] = []
+        self.loss_weights: list[list[float]] = []
+        self.param_table = ParamTable()
+        self.activity = activity if activity is not None else Activity()
+        self._known_shapes: list[list[tuple[int, ...]]] = []
+        self._set_up_layers()
+        self.needs = self._find_needs()
+        self._forward_words = [f'computing layer "{name}"' for name in self.layer_names]
+        self._backward_words = [f'computing the gradient of layer "{name}"' for name in self.layer_names]
+        consumed = {name for names in self.bottom_names for name in names}
+        self.outputs = sorted(name for name in self.blobs if name not in consumed)
+        self.inputs = [
+            name for i, layer in enumerate(self.layers) if layer.type == "Input" for name in self.top_names[i]
+        ]
+
+    @property
+    def phase(self) -> int:
+        """caffe_pb2.TRAIN or TEST."""
+        return self.graph.state.phase
+
+    @property
+    def params(self) -> dict[str, BlobVec]:
+        """The params of each layer that has any, by layer name."""
+        return {layer.name: layer.blobs for layer in self.layers if layer.blobs}
+
+    @property
+    def learnable_params(self) -> list[Param]:
+        """The owned params in Caffe's order, those with lr_mult 0 included."""
+        return self.param_table.owners
+
+    @property
+    def blob_loss_weights(self) -> dict[str, float]:
+        """The loss weight of each blob, 0 for most."""
+        weights = dict.fromkeys(self.blobs, 0.0)
+        for names, layer_weights in zip(self.top_names, self.loss_weights, strict=True):
+            weights.update((name, w) for name, w in zip(names, layer_weights, strict=True) if w)
+        return weights
+
+    @property
+    def reading_layers(self) -> list[ReadingLayer]:
+        """The layers that read records."""
+        return [layer for layer in self.layers if isinstance(layer, ReadingLayer)]
+
+    def forward(self, start: int = 0, end: int | None = None) -> float:
+        """Run layers start … end (inclusive; to the last by default) and return the sum of their losses."""
+        last = len(self.layers) - 1 if end is None else end
+        loss = 0.0
+        for i in range(start, last + 1):
+            loss += self.forward_layer(i)
+        if last == len(self.layers) - 1:
+            self.context.random.pass_index += 1
+        return loss
+
+    def backward(self, start: int | None = None, end: int = 0) -> None:
+        """Run backward from layer `start` (the last by default) down to layer `end`, inclusive."""
+        first = len(self.layers) - 1 if start is None else start
+        for i in range(first, end - 1, -1):
+            self.backward_layer(i)
+
+    def forward_layer(self, i: int) -> float:
+        """Run layer i forward and return its loss. Raises UserError in the layer's name."""
+        self.activity.doing = self._forward_words[i]
+        layer, bottom, top = self.layers[i], self.bottoms[i], self.tops[i]
+        try:
+            if [blob.shape for blob in bottom] != self._known_shapes[i]:
+                self._reshape_layer(i)
+            layer.forward(bottom, top)
+        except (UserError, DataError) as error:
+            raise _in_name_of(self.graph.nodes[i], error) from error
+        loss = 0.0
+        for blob, weight in zip(top, self.loss_weights[i], strict=True):
+            if weight:
+                loss += weight * float(np.sum(blob.read_data(), dtype=np.float64))
+        return loss
+
+    def backward_layer(self, i: int) -> None:
+        """Run layer i backward, if a gradient is needed from it."""
+        needs = self.needs[i]
+        if needs.layer:
+            self.activity.doing = self._backward_words[i]
+            self.layers[i].backward(self.tops[i], needs.bottoms, self.bottoms[i])
+
+    def reshape(self) -> None:
+        """Give all blobs their shapes anew, after an input has been reshaped."""
+        for i, node in enumerate(self.graph.nodes):
+            try:
+                self._reshape_layer(i)
+            except UserError as error:
+                raise _in_name_of(node, error) from error
+
+    def clear_param_diffs(self) -> None:
+        """Set the diffs of all params to 0."""
+        for param in self.learnable_params:
+            param.blob.write_diff()[...] = 0
+
+    def share_params_with(self, other: Net) -> None:
+        """Use the params of the layers of the same names in `other`. Raises UserError where shapes differ."""
+        problems = Problems()
+        sources = other.params
+        for node, layer in zip(self.graph.nodes, self.layers, strict=True):
+            source = sources.get(layer.name)
+            if source is None or not layer.blobs:
+                continue
+            mine, theirs = [b.shape for b in layer.blobs], [b.shape for b in source]
+            if mine != theirs:
+                problems.add(
+                    f"{node.title}: params {mine} differ from {theirs} of the net they are shared with"
+                )
+                continue
+            for blob, shared in zip(layer.blobs, source, strict=True):
+                blob.share_data(shared)
+        problems.raise_if_any()
+
+    def close(self) -> None:
+        """Stop reader threads and close what they read."""
+        for layer in self.reading_layers:
+            layer.close()
+
+    # -- setting up ----------------------------------------------------------------------------------------
+
+    def _set_up_layers(self) -> None:
+        problems = Problems()
+        unknown: set[str] = set()  # tops of layers that could not be set up: what hangs on them is not tried
+        for node in self.graph.nodes:
+            if unknown.isdisjoint(node.param.bottom):
+                try:
+                    self._set_up_layer(node)
+                    continue
+                except (UserError, DataError) as error:
+                    for problem in _in_name_of(node, error).problems:
+                        problems.add(problem)
+            unknown.update(node.param.top)
+        problems.raise_if_any()
+
+    def _set_up_layer(self, node: Node) -> None:
+        param = node.param
+        context = self.context
+        if param.HasField("phase") and param.phase != context.phase:
+            context = replace(context, phase=param.phase)
+        layer = LAYERS[param.type](param, context)
+        bottom_names, bottom = list(param.bottom), [self.blobs[name] for name in param.bottom]
+        top_names, top = self._make_tops(layer, bottom_names)
+        layer.setup(bottom, top)
+        layer.reshape(bottom, top)
+        self.layers.append(layer)
+        self.layer_names.append(layer.name)
+        self.bottoms.append(bottom)
+        self.tops.append(top)
+        self.bottom_names.append(bottom_names)
+        self.top_names.append(top_names)
+        self.loss_weights.append(_loss_weights(layer, len(top)))
+        self._known_shapes.append([blob.shape for blob in bottom])
+        self._fill_loss_diffs(len(self.layers) - 1)
+        self.param_table.add_layer(len(self.layers) - 1, layer)
+
+    def _make_tops(self, layer: Layer, bottom_names: list[str]) -> tuple[list[str], list[Blob]]:
+        names = list(layer.param.top)
+        if layer.is_loss and not names:
+            names = [f"(automatic) {layer.name}"]
+        tops = []
+        for j, name in enumerate(names):
+            in_place = j < len(bottom_names) and bottom_names[j] == name
+            if in_place and layer.in_place is InPlace.NO:
+                raise UserError(f'can\'t work in place; give its top another name than its bottom "{name}"')
+            if not in_place:
+                self.blobs[name] = Blob()
+            tops.append(self.blobs[name])
+        return names, tops
+
+    def _reshape_layer(self, i: int) -> None:
+        self.layers[i].reshape(self.bottoms[i], self.tops[i])
+        self._known_shapes[i] = [blob.shape for blob in self.bottoms[i]]
+        self._fill_loss_diffs(i)
+
+    def _fill_loss_diffs(self, i: int) -> None:
+        for blob, weight in zip(self.tops[i], self.loss_weights[i], strict=True):
+            if weight:
+                blob.write_diff()[...] = weight
+
+    def _find_needs(self) -> list[Needs]:
+        flows = []
+        for i, layer in enumerate(self.layers):
+            learns = tuple(
+                bool(self.param_table.of(i, k).learning_rate_multiplier) for k in range(len(layer.blobs))
+            )
+            bottoms = tuple(self.bottom_names[i])
+            can_force = tuple(j not in layer.no_gradient_bottoms for j in range(len(bottoms)))
+            flows.append(
+                LayerFlow(
+                    bottoms,
+                    tuple(self.top_names[i]),
+                    tuple(layer.param.propagate_down),
+                    learns,
+                    tuple(self.loss_weights[i]),
+                    can_force,
+                )
+            )
+        needs = find_needs(flows, self.graph.force_backward)
+        self._check_needs(needs)
+        for layer, need in zip(self.layers, needs, strict=True):
+            layer.param_propagate_down = need.params
+        return needs
+
+    def _check_needs(self, needs: Sequence[Needs]) -> None:
+        problems = Problems()
+        for node, layer, need, bottoms in zip(
+            self.graph.nodes, self.layers, needs, self.bottom_names, strict=True
+        ):
+            if not need.layer:
+                continue
+            if any(need.bottoms) and not layer.has_backward:
+                problems.add(
+                    f"{node.title}: {layer.type} has no gradient, but what it reads is learned through it"
+                )
+            for j in layer.no_gradient_bottoms:
+                if j < len(bottoms) and need.bottoms[j]:
+                    problems.add(
+                        f'{node.title}: bottom "{bottoms[j]}" can\'t get a gradient from {layer.type}, but comes '
+                        "from layers that learn; set propagate_down: false for it"
+                    )
+            if (
+                layer.in_place is InPlace.FORWARD_ONLY
+                and set(bottoms) & set(layer.param.top)
+                and any(need.bottoms)
+            ):
+                problems.add(f"{node.title}: {layer.type} can't work in place where a gradient flows back")
+        problems.raise_if_any()
+
+
+def _in_name_of(node: Node, error: UserError | DataError) -> UserError:
+    """Return the mistakes that a layer reports with its place and name in front."""
+    return UserError(*[f"{node.title}: {problem}" for problem in str(error).splitlines()])
+
+
+def _loss_weights(layer: Layer, num_tops: int) -> list[float]:
+    given = list(layer.param.loss_weight)
+    if given:
+        return given + [0.0] * (num_tops - len(given))
+    return [1.0 if layer.is_loss and j == 0 else 0.0 for j in range(num_tops)]

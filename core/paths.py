@@ -1,0 +1,15 @@
+"""Where the files that a prototxt names are looked for."""
+
+from __future__ import annotations
+
+import os
+
+
+def resolve(path: str, named_in: str) -> str:
+    """Return `path` as it is found: relative to the working directory, as Caffe does, or else to the folder of
+    the file `named_in` that names it. A path found in neither place is returned unchanged.
+    """
+    if os.path.isabs(path) or os.path.exists(path):
+        return path
+    beside = os.path.join(os.path.dirname(named_in), path)
+    return beside if os.path.exists(beside) else path

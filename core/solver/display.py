@@ -1,0 +1,65 @@
+"""What a solver logs while it trains, in Caffe's own sentences, so that Caffe's log parsers work."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from dtrain.core.net.net import Net
+from dtrain.core.net.scores import Score, name_values, output_lines, output_values
+from dtrain.core.solver.lockstep import mean_over_ranks
+from dtrain.dist.communicator import Communicator
+
+log = logging.getLogger(__name__)
+
+
+class Display:
+    """Logs losses, outputs and speed. Losses and outputs are means over all ranks, so showing is collective."""
+
+    def __init__(self, net: Net, communicator: Communicator, interval: int) -> None:
+        self._net = net
+        self._communicator = communicator
+        self._interval = interval
+        self._lap_start = (time.perf_counter(), 0)
+
+    def is_due(self, iteration: int) -> bool:
+        """Return whether `iteration` is one to show (the solver's `display`)."""
+        return self._interval > 0 and iteration % self._interval == 0
+
+    def start_lap(self, iteration: int) -> None:
+        """Measure the speed from here on."""
+        self._lap_start = (time.perf_counter(), iteration)
+
+    def show(self, iteration: int, smoothed_loss: float, learning_rate: float) -> None:
+        """Log the lines of a display iteration."""
+        before, first = self._lap_start
+        self.start_lap(iteration)
+        elapsed_s = self._lap_start[0] - before
+        values = np.append(output_values(self._net), smoothed_loss)
+        means = mean_over_ranks(values, self._communicator)
+        log.info(
+            "Iteration %d (%g iter/s, %gs/%d iters), loss = %g",
+            *(iteration, (iteration - first) / elapsed_s, elapsed_s, self._interval, means[-1]),
+        )
+        _log_lines(output_lines("Train", name_values(self._net, means[:-1])))
+        log.info("Iteration %d, lr = %g", iteration, learning_rate)
+
+    def show_loss(self, iteration: int, loss: float) -> None:
+        """Log the loss after the last iteration."""
+        mean = mean_over_ranks(np.array([loss]), self._communicator)
+        log.info("Iteration %d, loss = %g", iteration, mean[0])
+
+
+def show_test(scores: Sequence[Score], loss: float | None) -> None:
+    """Log the scores of a test pass, and its mean loss if given."""
+    if loss is not None:
+        log.info("Test loss: %g", loss)
+    _log_lines(output_lines("Test", scores))
+
+
+def _log_lines(lines: Sequence[str]) -> None:
+    for line in lines:
+        log.info("%s", line)

@@ -1,0 +1,57 @@
+"""What keeps the ranks of a run in step: one seed, one recipe, one set of params. All calls are collective."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+
+import numpy as np
+
+from dtrain.core.graph.recipe import Recipe
+from dtrain.core.net.arena import Arena
+from dtrain.core.net.params import Param
+from dtrain.dist.communicator import Communicator
+
+
+def agree_on_seed(random_seed: int, communicator: Communicator) -> int:
+    """Return random_seed if it is given (≥ 0), else one that rank 0 draws."""
+    if random_seed >= 0:
+        return random_seed
+    drawn = np.array([secrets.randbits(32)], np.int64)
+    communicator.broadcast(drawn)
+    return int(drawn[0])
+
+
+def digest_of(recipe: Recipe) -> bytes:
+    """Return a digest of all that ranks must have in common: the solver's fields and the nets. Not collective."""
+    digest = hashlib.sha256()
+    for part in (recipe.solver, *(net.graph.to_param() for net in (recipe.train, *recipe.tests))):
+        digest.update(part.SerializeToString(deterministic=True))
+    return digest.digest()
+
+
+def broadcast_params(params: Sequence[Param], arena: Arena, communicator: Communicator) -> None:
+    """Give every rank the values that `params` have on rank 0: those in `arena` in one go, then the others."""
+    communicator.broadcast(arena.data)
+    for param in params:
+        if not param.learning_rate_multiplier:
+            communicator.broadcast(param.blob.data)
+
+
+def average_statistics(params: Sequence[Param], communicator: Communicator) -> None:
+    """Set running statistics (BatchNorm's), which each rank takes of its own batches, to their mean."""
+    if communicator.world_size == 1:
+        return
+    for param in params:
+        if param.is_statistic:
+            values = param.blob.data
+            communicator.all_reduce(values)
+            values /= communicator.world_size
+
+
+def mean_over_ranks(values: np.ndarray, communicator: Communicator) -> np.ndarray:
+    """Return the mean of `values` over all ranks."""
+    total = values.copy()
+    communicator.all_reduce(total)
+    return total / communicator.world_size

@@ -1,0 +1,59 @@
+"""Test passes: the mean score of a test net over its batches, shared out over all ranks.
+
+Whole batches are dealt round robin, and each batch's scores are summed in the order of the batches. So every
+output, also one that is no mean over items, has the same score on 1 rank or 8, to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dtrain.core.net.net import Net
+from dtrain.core.net.scores import Score, name_values, output_values
+from dtrain.data.sampler import Shard
+from dtrain.dist.communicator import Communicator
+
+
+def run_test_pass(
+    net: Net,
+    num_batches: int,
+    communicator: Communicator | None,
+    on_batch: Callable[[int, NDArray[np.float64]], None] | None = None,
+) -> tuple[list[Score], float]:
+    """Return the mean of each output value over `num_batches` batches from record 0 on, and the mean loss.
+
+    Collective if a communicator is given: its ranks share the batches, whose shard is that of the net's
+    context. Without one, this rank runs them all. on_batch(index, values) is called after each of this rank's.
+    """
+    shard = net.context.shard if communicator is not None else Shard(0, 1)
+    mine = list(range(shard.rank, num_batches, shard.world_size))
+    for layer in net.reading_layers:
+        layer.start(0, len(mine))
+    rows = []
+    for batch in mine:
+        net.context.random.pass_index = batch  # what is random depends on the batch, not on who runs it
+        loss = net.forward()
+        values = output_values(net)
+        rows.append(np.append(values, loss))
+        if on_batch is not None:
+            on_batch(batch, values)
+    width = len(output_values(net)) + 1
+    table = _gather(np.array(rows).reshape(-1, width), num_batches, communicator)
+    means = table.sum(axis=0) / num_batches
+    return name_values(net, means[:-1]), float(means[-1])
+
+
+def _gather(
+    rows: NDArray[np.float64], num_batches: int, communicator: Communicator | None
+) -> NDArray[np.float64]:
+    """Return the rows of all batches in the order of the batches: batch i is row i // N of rank i % N."""
+    if communicator is None or communicator.world_size == 1:
+        return rows
+    world_size = communicator.world_size
+    padded = np.zeros((-(-num_batches // world_size), rows.shape[1]))
+    padded[: len(rows)] = rows
+    gathered = communicator.all_gather(padded)  # (rank, row, value)
+    return gathered.transpose(1, 0, 2).reshape(-1, rows.shape[1])[:num_batches]

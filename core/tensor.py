@@ -1,0 +1,177 @@
+"""A tensor whose values can live in several memories and layouts at once: what a blob is made of.
+
+Caffe's SyncedMemory keeps a host and a GPU copy and moves values when the other side is asked for. A tensor
+does the same between plain host arrays (row-major, what `blob.data` shows) and whatever an engine likes
+better: device memory, NHWC, a blocked layout. Whoever asks says which memory and what for:
+
+    read(memory)    valid values, not to be changed
+    write(memory)   an array to overwrite; what was there before is void
+    update(memory)  valid values that may be changed
+
+and nobody pays for a copy that nobody reads.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+ALIGNMENT_BYTES = 64  # a cache line, and the widest vector register of today's CPUs
+
+
+def aligned_zeros(count: int, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+    """Return `count` zeros in one dimension, starting on a cache line."""
+    num_bytes = count * np.dtype(dtype).itemsize
+    raw = np.zeros(num_bytes + ALIGNMENT_BYTES, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT_BYTES
+    return raw[start : start + num_bytes].view(dtype)
+
+
+class Memory(ABC):
+    """A place and layout in which a tensor's values can live. Instances are compared by identity."""
+
+    name: str
+
+    @abstractmethod
+    def allocate(self, count: int, dtype: DTypeLike) -> Any:
+        """Return storage for `count` values; its contents are zero."""
+
+    @abstractmethod
+    def view(self, storage: Any, shape: tuple[int, ...]) -> Any:
+        """Return the first values of `storage` as an array of `shape`, sharing memory."""
+
+    @abstractmethod
+    def from_host(self, host: NDArray[Any], storage: Any) -> None:
+        """Copy flat host values into `storage`."""
+
+    @abstractmethod
+    def to_host(self, storage: Any, host: NDArray[Any]) -> None:
+        """Copy the values of `storage` into the flat array `host`."""
+
+
+class HostMemory(Memory):
+    """Plain row-major numpy arrays."""
+
+    name = "host"
+
+    def allocate(self, count: int, dtype: DTypeLike) -> NDArray[Any]:
+        """Return aligned zeros."""
+        return aligned_zeros(count, dtype)
+
+    def view(self, storage: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return a numpy view."""
+        return storage[: math.prod(shape)].reshape(shape)
+
+    def from_host(self, host: NDArray[Any], storage: NDArray[Any]) -> None:
+        """Copy; only ever needed between two host memories."""
+        storage[...] = host
+
+    def to_host(self, storage: NDArray[Any], host: NDArray[Any]) -> None:
+        """Copy; only ever needed between two host memories."""
+        host[...] = storage
+
+
+HOST = HostMemory()
+
+
+class Storage:
+    """The copies of one run of values, and which of them are valid. Shared by tensors that share data."""
+
+    __slots__ = ("capacity", "copies", "dtype", "valid")
+
+    def __init__(self, capacity: int, dtype: DTypeLike = np.float32) -> None:
+        self.capacity = capacity
+        self.dtype = np.dtype(dtype)
+        self.copies: dict[Memory, Any] = {}
+        self.valid: set[Memory] = set()
+
+    def make_valid(self, memory: Memory) -> None:
+        """Bring the newest values into `memory`; values never written are zero."""
+        storage = self.ensure(memory)
+        if self.valid and memory not in self.valid:
+            if HOST not in self.valid:
+                source = next(iter(self.valid))
+                source.to_host(self.copies[source], self.ensure(HOST))
+                self.valid.add(HOST)
+            if memory is not HOST:
+                memory.from_host(self.copies[HOST], storage)
+        self.valid.add(memory)
+
+    def ensure(self, memory: Memory) -> Any:
+        """Return the copy in `memory`, allocated if need be, without making it valid."""
+        if memory not in self.copies:
+            self.copies[memory] = memory.allocate(self.capacity, self.dtype)
+        return self.copies[memory]
+
+    def replace(self, host: NDArray[Any]) -> None:
+        """Let the flat host array, which holds the values already, be the only copy."""
+        self.capacity = host.size
+        self.copies = {HOST: host}
+        self.valid = {HOST}
+
+
+class Tensor:
+    """An array of a shape over a storage that other tensors may share."""
+
+    __slots__ = ("_views", "count", "shape", "storage")
+
+    def __init__(self, shape: tuple[int, ...] = (0,), dtype: DTypeLike = np.float32) -> None:
+        self.shape = tuple(shape)
+        self.count = math.prod(self.shape)
+        self.storage = Storage(self.count, dtype)
+        self._views: dict[Memory, tuple[Any, Any]] = {}  # memory → (values, their view in this shape)
+
+    def read(self, memory: Memory = HOST) -> Any:
+        """Return the valid values in `memory`; the caller must not change them."""
+        if memory not in self.storage.valid:
+            self.storage.make_valid(memory)
+        return self._view(memory)
+
+    def write(self, memory: Memory = HOST) -> Any:
+        """Return an array in `memory` that the caller overwrites in full; other copies become void."""
+        self.storage.ensure(memory)
+        self.storage.valid = {memory}
+        return self._view(memory)
+
+    def update(self, memory: Memory = HOST) -> Any:
+        """Return the valid values in `memory` for changing; other copies become void."""
+        array = self.read(memory)
+        if len(self.storage.valid) > 1:
+            self.storage.valid = {memory}
+        return array
+
+    def reshape(self, shape: tuple[int, ...]) -> None:
+        """Take another shape; memory is replaced (by zeros) only if it has become too small."""
+        if shape == self.shape:
+            return
+        self.shape = tuple(shape)
+        self.count = math.prod(self.shape)
+        self._views.clear()
+        if self.count > self.storage.capacity:
+            self.storage = Storage(self.count, self.storage.dtype)
+
+    def share(self, other: Tensor) -> None:
+        """Use the values of `other`, which has the same count, under this tensor's own shape."""
+        assert self.count == other.count, f"cannot share {other.shape} as {self.shape}"
+        if self.storage is not other.storage:
+            self.storage = other.storage
+            self._views.clear()
+
+    def move_into(self, host: NDArray[Any]) -> None:
+        """Keep the values in the flat array `host` (a slice of an arena) from now on, also for the tensors that
+        share them.
+        """
+        assert host.shape == (self.count,), f"a tensor of {self.count} values does not fit {host.shape}"
+        host[...] = self.read().reshape(-1)
+        self.storage.replace(host)
+
+    def _view(self, memory: Memory) -> Any:
+        values = self.storage.ensure(memory)
+        cached = self._views.get(memory)
+        if cached is None or cached[0] is not values:  # the storage may have moved into an arena
+            cached = self._views[memory] = (values, memory.view(values, self.shape))
+        return cached[1]

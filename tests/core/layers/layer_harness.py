@@ -1,0 +1,297 @@
+"""Drives a layer as a net does and checks it against a formula, row by row.
+
+A table file holds rows (a layer's prototxt, its inputs, an independent formula) and one test over
+`cases(ROWS)`, which pairs every row with every check below. Gradients are compared, in float64, with central
+differences along a random direction.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from dtrain.core.blob import Blob
+from dtrain.core.engines import create_engine
+from dtrain.core.layers import LAYERS, Layer, LayerContext
+from dtrain.core.layers.layer import InPlace
+from dtrain.core.random_streams import RandomStreams
+from dtrain.data.sampler import Shard
+from dtrain.proto import caffe_pb2
+
+Array = NDArray[Any]
+TRAIN, TEST = caffe_pb2.TRAIN, caffe_pb2.TEST
+STEP = 1e-5
+TOLERANCE = {np.float64: {"rtol": 1e-10, "atol": 1e-12}, np.float32: {"rtol": 1e-4, "atol": 1e-5}}
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One case of a layer.
+
+    layer: its prototxt without name, bottoms and tops. inputs: a shape (filled with normal random numbers) or
+    an array per bottom. formula: (*inputs, *params) → the top, or the tuple of tops. params: random unless
+    given. batches: how often the inputs are repeated along axis 0 when other batch sizes are tried.
+    gradient_tops: the tops from which gradients flow. in_place: False where working in place is refused.
+    """
+
+    name: str
+    layer: str
+    inputs: tuple[Any, ...]
+    formula: Callable[..., Any]
+    params: tuple[ArrayLike, ...] | None = None
+    phases: tuple[int, ...] = (TRAIN, TEST)
+    num_tops: int = 1
+    gradient_tops: tuple[int, ...] = (0,)
+    batches: tuple[int, ...] = (2, 0)
+    in_place: bool = True
+
+    @property
+    def type(self) -> str:
+        """The layer's type."""
+        return str(parse_layer(self.layer).type)
+
+    def random(self) -> np.random.Generator:
+        """Return this row's own random numbers, the same each time."""
+        return np.random.default_rng(zlib.crc32(self.name.encode()))
+
+    def make_inputs(self) -> list[Array]:
+        """Return the bottoms' values."""
+        random = self.random()
+        return [
+            random.standard_normal(given) if isinstance(given, tuple) else np.asarray(given, np.float64)
+            for given in self.inputs
+        ]
+
+    def expected(self, inputs: Sequence[Array], params: Sequence[Array]) -> list[Array]:
+        """Return what the formula gives for the tops."""
+        tops = self.formula(*inputs, *params)
+        return [np.asarray(top) for top in (tops if isinstance(tops, tuple) else (tops,))]
+
+
+@dataclass
+class Rig:
+    """A layer with its bottoms and tops, set up."""
+
+    layer: Layer
+    bottom: list[Blob]
+    top: list[Blob]
+
+    def feed(self, inputs: Sequence[Array]) -> None:
+        """Give the bottoms new values, and the layer new shapes if they changed."""
+        shapes = [blob.shape for blob in self.bottom]
+        for blob, values in zip(self.bottom, inputs, strict=True):
+            blob.reshape(*values.shape)
+            blob.data[...] = values
+        if shapes != [blob.shape for blob in self.bottom]:
+            self.layer.reshape(self.bottom, self.top)
+
+    def forward(self) -> list[Array]:
+        """Run forward and return copies of the tops' data."""
+        self.layer.forward(self.bottom, self.top)
+        return [blob.data.copy() for blob in self.top]
+
+    def backward(self, top_diffs: Sequence[Array], propagate_down: Sequence[bool] | None = None) -> None:
+        """Run backward from the given diffs, by default into every bottom that can have a gradient."""
+        for blob, diff in zip(self.top, top_diffs, strict=True):
+            blob.diff[...] = diff
+        wanted = propagate_down or [i in self.differentiable for i in range(len(self.bottom))]
+        self.layer.backward(self.top, wanted, self.bottom)
+
+    @property
+    def differentiable(self) -> list[int]:
+        """The bottoms that can be given a gradient."""
+        refused = self.layer.no_gradient_bottoms
+        return [i for i in range(len(self.bottom)) if self.layer.has_backward and i not in refused]
+
+
+def parse_layer(text: str) -> caffe_pb2.LayerParameter:
+    """Return the message of a layer's prototxt."""
+    return text_format.Parse(text, caffe_pb2.LayerParameter())
+
+
+def make_layer(text: str, num_bottoms: int, num_tops: int = 1, phase: int = TRAIN, rank: int = 0) -> Layer:
+    """Return a layer with bottoms x0, x1 … and tops y0, y1 …, not set up."""
+    param = parse_layer(text)
+    param.name = "layer"
+    param.bottom.extend(f"x{i}" for i in range(num_bottoms))
+    param.top.extend(f"y{i}" for i in range(num_tops))
+    random = RandomStreams(seed=1, rank=rank)
+    return LAYERS[param.type](param, LayerContext(phase, create_engine("reference"), random, Shard(0, 1)))
+
+
+def make_rig(
+    text: str,
+    inputs: Sequence[ArrayLike],
+    num_tops: int = 1,
+    phase: int = TRAIN,
+    in_place: bool = False,
+    dtype: DTypeLike = np.float64,
+    rank: int = 0,
+) -> Rig:
+    """Return a layer, set up on bottoms of the given values; its params are of `dtype` too."""
+    arrays = [np.asarray(values) for values in inputs]
+    layer = make_layer(text, len(arrays), num_tops, phase, rank)
+    bottom = [Blob(values.shape, dtype) for values in arrays]
+    top = [Blob((0,), dtype) for _ in range(num_tops)]
+    if in_place:
+        top[0] = bottom[0]
+    for blob, values in zip(bottom, arrays, strict=True):
+        blob.data[...] = values
+    layer.setup(bottom, top)
+    layer.blobs[:] = [_converted(blob, dtype) for blob in layer.blobs]
+    layer.param_propagate_down = [True] * len(layer.blobs)
+    layer.reshape(bottom, top)
+    return Rig(layer, bottom, top)
+
+
+def _converted(blob: Blob, dtype: DTypeLike) -> Blob:
+    other = Blob(blob.shape, dtype)
+    other.data[...] = blob.data
+    return other
+
+
+def rig_of(row: Row, phase: int, dtype: DTypeLike = np.float64, in_place: bool = False) -> Rig:
+    """Return a row's layer with its inputs and params."""
+    rig = make_rig(row.layer, row.make_inputs(), row.num_tops, phase, in_place, dtype)
+    set_params(row, rig.layer)
+    return rig
+
+
+def set_params(row: Row, layer: Layer) -> list[Array]:
+    """Give the layer the row's params and return them."""
+    random = row.random()
+    random.standard_normal(7)  # other numbers than the inputs
+    given = row.params or [random.standard_normal(blob.shape) for blob in layer.blobs]
+    for blob, values in zip(layer.blobs, given, strict=True):
+        blob.data[...] = values
+    return [np.asarray(values, np.float64) for values in given]
+
+
+def top_weights(row: Row, rig: Rig) -> list[Array]:
+    """Return a random diff for each top from which gradients flow, 0 for the others."""
+    random = row.random()
+    random.standard_normal(11)
+    return [random.standard_normal(blob.shape) * (i in row.gradient_tops) for i, blob in enumerate(rig.top)]
+
+
+def check_forward(row: Row) -> None:
+    """The tops are what the formula says, in both precisions and phases, and again the second time."""
+    for phase in row.phases:
+        for dtype, tolerance in TOLERANCE.items():
+            rig = rig_of(row, phase, dtype)
+            expected = row.expected(row.make_inputs(), set_params(row, rig.layer))
+            for _ in range(2):
+                _assert_tops(rig.forward(), expected, tolerance)
+                set_params(row, rig.layer)
+
+
+def check_batch_sizes(row: Row) -> None:
+    """The formula holds for other batch sizes, an empty one included, and back again."""
+    for phase in row.phases:
+        rig = rig_of(row, phase)
+        for times in (*row.batches, 1):
+            inputs = [
+                np.concatenate([values] * times) if times else values[:0] for values in row.make_inputs()
+            ]
+            expected = row.expected(inputs, set_params(row, rig.layer))
+            rig.feed(inputs)
+            _assert_tops(rig.forward(), expected, TOLERANCE[np.float64])
+
+
+def _assert_tops(tops: Sequence[Array], expected: Sequence[Array], tolerance: dict[str, float]) -> None:
+    assert [top.shape for top in tops] == [values.shape for values in expected]
+    for top, values in zip(tops, expected, strict=True):
+        np.testing.assert_allclose(top, values, rtol=tolerance["rtol"], atol=tolerance["atol"])
+
+
+def check_gradient(row: Row) -> None:
+    """Each bottom's and each learned param's diff is the slope along a random direction."""
+    for phase in row.phases:
+        rig = rig_of(row, phase)
+        weights = top_weights(row, rig)
+        rig.forward()
+        rig.backward(weights)
+        targets = {f"bottom {i}": rig.bottom[i] for i in rig.differentiable}
+        learned = range(rig.layer.num_statistics, len(rig.layer.blobs))
+        targets |= {f"param {i}": rig.layer.blobs[i] for i in learned}
+        for name, blob in targets.items():
+            gradient, direction = blob.diff.copy(), row.random().standard_normal(blob.shape)
+            slope = _slope(rig, blob, direction, weights)
+            np.testing.assert_allclose(
+                (gradient * direction).sum(), slope, rtol=1e-5, atol=1e-7, err_msg=name
+            )
+
+
+def _slope(rig: Rig, blob: Blob, direction: Array, weights: Sequence[Array]) -> float:
+    """Return the derivative of Σ weights·tops along `direction` of `blob`, by a central difference."""
+    start, values = blob.data.copy(), []
+    for step in (STEP, -STEP):
+        blob.data[...] = start + step * direction
+        values.append(sum(float((w * y).sum()) for w, y in zip(weights, rig.forward(), strict=True)))
+    blob.data[...] = start
+    return (values[0] - values[1]) / (2 * STEP)
+
+
+def check_diff_rules(row: Row) -> None:
+    """Backward overwrites the bottoms' diffs, adds to the params', and leaves alone what is not wanted."""
+    phase = row.phases[0]
+    clean, dirty, unwanted = (rig_of(row, phase) for _ in range(3))
+    for rig in (clean, dirty, unwanted):
+        start = 0.0 if rig is clean else 7.0
+        for blob in (*rig.bottom, *rig.layer.blobs):
+            blob.diff[...] = start
+        rig.forward()
+    weights = top_weights(row, clean)
+    clean.backward(weights)
+    dirty.backward(weights)
+    unwanted.layer.param_propagate_down = [False] * len(unwanted.layer.blobs)
+    unwanted.backward(weights, [False] * len(unwanted.bottom))
+    shared = {id(blob.diff_tensor.storage) for blob in unwanted.top}
+    for i in clean.differentiable:
+        np.testing.assert_array_equal(dirty.bottom[i].diff, clean.bottom[i].diff)
+        if id(unwanted.bottom[i].diff_tensor.storage) not in shared:
+            assert np.all(unwanted.bottom[i].diff == 7)
+    for i, blob in enumerate(clean.layer.blobs):
+        np.testing.assert_allclose(dirty.layer.blobs[i].diff, blob.diff + 7, rtol=1e-12)
+        assert np.all(unwanted.layer.blobs[i].diff == 7)
+
+
+def check_in_place(row: Row) -> None:
+    """With the top over the bottom, values and gradients are the same."""
+    for phase in row.phases:
+        apart, in_place = rig_of(row, phase), rig_of(row, phase, in_place=True)
+        weights = top_weights(row, apart)
+        for rig in (apart, in_place):
+            rig.forward()
+        np.testing.assert_array_equal(in_place.top[0].data, apart.top[0].data)
+        for rig in (apart, in_place):
+            rig.backward(weights)
+        for one, other in zip(
+            (*apart.bottom, *apart.layer.blobs), (*in_place.bottom, *in_place.layer.blobs), strict=True
+        ):
+            np.testing.assert_allclose(other.diff, one.diff, rtol=1e-12, atol=1e-15)
+
+
+def cases(rows: Iterable[Row]) -> list[Any]:
+    """Return a pytest parameter (check, row) for each check that applies to each row."""
+    return [
+        pytest.param(check, row, id=f"{row.name}-{check.__name__.removeprefix('check_')}")
+        for row in rows
+        for check in _checks_of(row)
+    ]
+
+
+def _checks_of(row: Row) -> list[Callable[[Row], None]]:
+    layer_class = LAYERS[row.type]
+    checks: list[Callable[[Row], None]] = [check_forward]
+    checks += [check_batch_sizes] if row.batches else []
+    checks += [check_gradient, check_diff_rules] if layer_class.has_backward and row.gradient_tops else []
+    checks += [check_in_place] if layer_class.in_place is InPlace.YES and row.in_place else []
+    return checks

@@ -1,0 +1,114 @@
+"""The benchmarks: `make bench` or `python tests/bench`. Prints figures; nothing here passes or fails.
+
+Each program runs in processes of its own, in turn with its peer, `ROUNDS` times; medians are printed, and the ratio
+round by round, since machines are noisy. PyTorch's column appears if the `bench` extra is installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from dtrain.launcher.mpirun import find_mpirun, mpirun_environment
+
+PROGRAMS = Path(__file__).with_name("programs")
+ROUNDS = 5
+NUM_ITERATIONS = 200
+GLOBAL_BATCH_SIZE = 64
+
+
+def run_program(name: str, *args: object, num_ranks: int = 0, num_threads: int = 1) -> dict[str, float]:
+    """Run a program, under mpirun if num_ranks is given, and return the JSON that it prints."""
+    command = [sys.executable, os.fspath(PROGRAMS / name), *map(str, args)]
+    env = dict(os.environ, OPENBLAS_NUM_THREADS=str(num_threads), OMP_NUM_THREADS=str(num_threads))
+    if num_ranks:
+        command = [find_mpirun(), "-np", str(num_ranks), *command]
+        env = mpirun_environment(env, num_ranks)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stdout}{done.stderr}")
+    lines = done.stdout.strip().splitlines()
+    result: dict[str, float] = json.loads(lines[-1]) if lines else {}  # some are run for their time alone
+    return result
+
+
+def median(rows: Sequence[dict[str, float]], key: str) -> float:
+    """Return the median of `key`."""
+    return statistics.median(row[key] for row in rows)
+
+
+def bench_lenet(folder: Path) -> None:
+    """LeNet, 64 images an iteration: 1 rank, 2 ranks, and PyTorch on one and two threads."""
+    database = folder / "train"
+    run_program("lenet_data.py", database)
+    has_torch = importlib.util.find_spec("torch") is not None
+    for num_ranks in (1, 2):
+        ours, peers = [], []
+        for _ in range(ROUNDS):
+            args = (database, GLOBAL_BATCH_SIZE // num_ranks, NUM_ITERATIONS)
+            ours.append(run_program("lenet.py", *args, num_ranks=num_ranks if num_ranks > 1 else 0))
+            if has_torch:
+                args = (GLOBAL_BATCH_SIZE, NUM_ITERATIONS, num_ranks)
+                peers.append(run_program("lenet_torch.py", *args, num_threads=num_ranks))
+        per_s = 1000 / median(ours, "iteration_ms")
+        print(
+            f"LeNet, {num_ranks} rank(s) x batch {GLOBAL_BATCH_SIZE // num_ranks}, 1 thread each: "
+            f"{per_s:.1f} iterations/s, {per_s * GLOBAL_BATCH_SIZE:.0f} images/s, "
+            f"waiting for data {median(ours, 'wait_share'):.2%}, peak {median(ours, 'peak_mb'):.0f} MB a rank"
+        )
+        if peers:
+            ratio = statistics.median(
+                theirs["iteration_ms"] / mine["iteration_ms"]
+                for mine, theirs in zip(ours, peers, strict=True)
+            )
+            print(
+                f"    PyTorch eager, {num_ranks} thread(s), data in memory: "
+                f"{1000 / median(peers, 'iteration_ms'):.1f} iterations/s, peak {median(peers, 'peak_mb'):.0f} MB; "
+                f"its time over ours: {ratio:.2f}"
+            )
+
+
+def bench_snapshot(folder: Path) -> None:
+    """A model of 240 MB: save with checksums and fsync, load verified; beside it a plain write and read."""
+    rows = [run_program("snapshot.py", folder) for _ in range(ROUNDS)]
+    for ours, peer in (("save_s", "plain_write_s"), ("load_s", "plain_read_s")):
+        ratio = statistics.median(row[peer] / row[ours] for row in rows)
+        print(
+            f"240 MB model: {ours.removesuffix('_s')} {median(rows, ours):.3f} s; "
+            f"{peer.removesuffix('_s').replace('_', ' ')} {median(rows, peer):.3f} s, its time over ours: {ratio:.2f}"
+        )
+
+
+def bench_startup(folder: Path) -> None:
+    """From the shell to the first iteration's end, and the import alone."""
+    imports, starts = [], []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import dtrain"], check=True)
+        imports.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        run_program("first_iteration.py", folder / "train")
+        starts.append(time.perf_counter() - began)
+    print(f"start: python -c 'import dtrain' {statistics.median(imports):.3f} s")
+    print(f"start: shell to the end of LeNet's first iteration, 1 rank {statistics.median(starts):.3f} s")
+
+
+def main() -> None:
+    """Run all benchmarks."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bench_lenet(folder)
+        bench_startup(folder)
+        bench_snapshot(folder)
+
+
+if __name__ == "__main__":
+    main()

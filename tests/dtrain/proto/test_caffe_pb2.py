@@ -111,7 +111,6 @@ def test_descriptor_of_the_file_has_a_name_of_its_own() -> None:
 
 def test_dtrain_param_unset_means_what_caffe_does() -> None:
     assert not caffe_pb2.SolverParameter().dtrain_param.test_on_rank_0
-    assert not caffe_pb2.SolverParameter().dtrain_param.HasField("global_batch_size")
     assert not caffe_pb2.LayerParameter().dtrain_param.shuffle
 
 

@@ -1,0 +1,110 @@
+"""Parsing of a command's arguments, with mistakes as sentences, and the options that several commands have.
+
+Stands before the flow prototxt → graph → net → solver → communicator → snapshot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from dtrain.core.errors import UserError
+from dtrain.core.names import nearest
+from dtrain.dist.launch_environment import launched_rank
+from dtrain.launcher.gpus import NO_GPU_ENGINE
+
+_SINGLE_DASH = re.compile(r"-[a-z][a-z_-]+(=.*)?", re.DOTALL)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose mistakes are UserErrors, and which prints its help on rank 0 alone."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError instead of ending the process."""
+        raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
+
+    def print_help(self, file: object = None) -> None:
+        """Print the help, on rank 0."""
+        if not launched_rank(os.environ):
+            super().print_help()
+
+
+def make_parser(
+    name: str, help_text: str, add_arguments: Callable[[argparse.ArgumentParser], None]
+) -> CommandParser:
+    """Return the parser of the command `name`."""
+    parser = CommandParser(prog=f"dtrain {name}", description=help_text, allow_abbrev=False)
+    add_arguments(parser)
+    return parser
+
+
+def parse_arguments(
+    name: str,
+    help_text: str,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    arguments: Sequence[str],
+) -> argparse.Namespace:
+    """Parse the arguments of the command `name`; raise UserError for what it does not know.
+
+    Long options may have one dash, as Caffe's flags may.
+    """
+    parser = make_parser(name, help_text, add_arguments)
+    doubled = [f"-{text}" if _SINGLE_DASH.fullmatch(text) else text for text in arguments]
+    _check_options(parser, doubled)
+    args, left = parser.parse_known_args(doubled)
+    if left:
+        raise UserError(f'{parser.prog}: argument "{left[0]}" is one too many; see {parser.prog} --help')
+    return args
+
+
+def _check_options(parser: CommandParser, arguments: Sequence[str]) -> None:
+    """Raise UserError that names every unknown option; argparse would complain of missing ones first."""
+    known = [option for action in parser._actions for option in action.option_strings]
+    given = [text.partition("=")[0] for text in arguments if text.startswith("--")]
+    unknown = [option for option in given if option not in known]
+    if unknown:
+        raise UserError(*[_unknown_option(parser.prog, option, known) for option in unknown])
+
+
+def _unknown_option(prog: str, option: str, known: Sequence[str]) -> str:
+    hint = nearest(option, known)
+    listed = ", ".join(name for name in known if name.startswith("--"))
+    return f"{prog}: unknown option {option}{'; ' + hint if hint else ''}; known: {listed}"
+
+
+def whole_number(text: str) -> int:
+    """Parse a number of iterations: a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'must be a whole number of at least 1, got "{text}"')
+    return int(text)
+
+
+def add_state_options(parser: argparse.ArgumentParser) -> None:
+    """Add --level and --stage, the state in which a net is built."""
+    parser.add_argument("--level", type=int, help="level of the net's state, which include rules ask for")
+    parser.add_argument("--stage", default="", help="stages of the net's state, separated by commas")
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Add --engine and --gpu, on what the net computes."""
+    parser.add_argument("--engine", help="engine that computes the layers; the fastest by default")
+    parser.add_argument("--gpu", help=f"refused: {NO_GPU_ENGINE}")
+
+
+def add_communicator_option(parser: argparse.ArgumentParser) -> None:
+    """Add --communicator, how ranks exchange arrays."""
+    parser.add_argument("--communicator", help="single or mpi; by default as the process was started")
+
+
+def refuse_gpu(args: argparse.Namespace) -> None:
+    """Raise UserError if the user asks for GPUs, which this release can't use."""
+    if args.gpu is not None:
+        raise UserError(f"--gpu: must be left out, got {args.gpu}; {NO_GPU_ENGINE}")
+
+
+def split_list(text: str) -> list[str]:
+    """Split a comma list; empty items are dropped."""
+    return [item for item in text.split(",") if item]

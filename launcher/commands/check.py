@@ -1,0 +1,127 @@
+"""``dtrain check FILE``: all that can be said before a run, on a solver or a net; or all that is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from dtrain.core.engines import Engine, create_engine
+from dtrain.core.errors import Problems, UserError
+from dtrain.core.graph.net_recipe import NetRecipe, read_net
+from dtrain.core.net.net import Net
+from dtrain.core.solver.recipe import read_recipe
+from dtrain.core.solver.solver import Solver
+from dtrain.data.errors import DataError
+from dtrain.data.sampler import Shard
+from dtrain.launcher.arguments import add_communicator_option, add_state_options, split_list
+from dtrain.launcher.job import Job, open_job
+from dtrain.launcher.net_report import net_report
+from dtrain.launcher.nets import build_net
+from dtrain.proto import caffe_pb2
+
+_TOKEN = re.compile(r"""#.*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}<>]|\w+""")
+_NET_FIELDS = frozenset({"layer", "layers", "input"})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("file", metavar="FILE", help="a solver's or a net's prototxt file")
+    parser.add_argument("--engine", help="engine that computes the layers; the fastest by default")
+    add_state_options(parser)
+    add_communicator_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build everything that the file describes on every rank; rank 0 prints what it is and ends with ok."""
+    with open_job(args.communicator) as job:
+        job.activity.doing = "checking"
+        engine = job.together(lambda: create_engine(args.engine))
+        lines = net_lines(job, args, engine) if is_net_file(args.file) else solver_lines(job, args, engine)
+        if job.is_first:
+            print("\n".join([*lines, "ok"]))
+    return 0
+
+
+def is_net_file(path: str) -> bool:
+    """Return whether the file at `path` is a net's: it has a layer or an input outside of all braces.
+
+    A file that can't be read is left to those who read it in earnest.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    depth = 0
+    for token in _TOKEN.findall(text):
+        depth += (token in "{<") - (token in "}>")
+        if depth == 0 and token in _NET_FIELDS:
+            return True
+    return False
+
+
+def solver_lines(job: Job, args: argparse.Namespace, engine: Engine) -> list[str]:
+    """Return the lines on a solver's run. Collective. Raises UserError or DataError with its mistakes."""
+    stages = split_list(args.stage)
+    recipe = job.together(lambda: read_recipe(args.file, level=args.level, stages=stages))
+    solver = Solver(recipe, engine=engine, communicator=job.communicator, activity=job.activity)
+    job.together(solver.keeper.probe)
+    lines = [run_line(solver)]
+    for net in [solver.net, *solver.test_nets]:
+        lines += net_report(net)
+    solver.close()
+    return lines
+
+
+def run_line(solver: Solver) -> str:
+    """Return the line on the run as a whole."""
+    param, reading = solver.param, solver.net.reading_layers
+    epochs = ""
+    if reading:
+        per_iteration = reading[0].records_per_pass * param.iter_size
+        epochs = f" ({param.max_iter * per_iteration / reading[0].loader.num_records:.3g} epochs)"
+    ranks = solver.communicator.world_size
+    return (
+        f"{solver.recipe.path}: {param.type} solver, {param.max_iter} iterations{epochs}, "
+        f"{ranks} rank{'s' * (ranks != 1)}, engine {solver.engine.describe()}"
+    )
+
+
+def net_lines(job: Job, args: argparse.Namespace, engine: Engine) -> list[str]:
+    """Return the lines on a net in both phases, once if they are the same net. Collective."""
+    shard = Shard(job.communicator.rank, job.communicator.world_size)
+    nets = job.together(lambda: build_phases(args, engine, shard))
+    lines = [line for phases, net in nets.items() for line in net_report(net, phases)]
+    for net in nets.values():
+        net.close()
+    return lines
+
+
+def build_phases(args: argparse.Namespace, engine: Engine, shard: Shard) -> dict[str, Net]:
+    """Build the net in TRAIN and in TEST, or once for both where its layers are the same.
+
+    Raises UserError with the mistakes of both.
+    """
+    problems = Problems()
+    nets: dict[str, Net] = {}
+    for name, phase in caffe_pb2.Phase.items():
+        try:
+            recipe = read_net(args.file, phase, level=args.level or 0, stages=split_list(args.stage))
+            if any(layers_of(recipe) == layers_of(net.recipe) for net in nets.values()):
+                return {"TRAIN and TEST": nets["TRAIN"]}
+            nets[name] = build_net(recipe, engine, shard)
+        except (UserError, DataError) as error:
+            for problem in str(error).splitlines():
+                problems.add(problem)
+    problems.raise_if_any()
+    return nets
+
+
+def layers_of(recipe: NetRecipe) -> list[caffe_pb2.LayerParameter]:
+    """Return the layers of a net without the phase that building it has entered."""
+    layers = []
+    for node in recipe.graph.nodes:
+        layers.append(caffe_pb2.LayerParameter())
+        layers[-1].CopyFrom(node.param)
+        layers[-1].ClearField("phase")
+    return layers

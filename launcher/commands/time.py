@@ -1,0 +1,66 @@
+"""``dtrain time``: how long each layer of a net takes, forward and backward.
+
+Follows caffe's tools/caffe.cpp (time).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+
+from dtrain.core.engines import create_engine
+from dtrain.core.graph.net_recipe import read_net
+from dtrain.data.sampler import Shard
+from dtrain.launcher.arguments import (
+    add_engine_options,
+    add_state_options,
+    refuse_gpu,
+    split_list,
+    whole_number,
+)
+from dtrain.launcher.job import open_console
+from dtrain.launcher.layer_times import time_layers, time_lines
+from dtrain.launcher.nets import build_net
+from dtrain.proto import caffe_pb2
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--model", required=True, help="the net's prototxt file")
+    parser.add_argument(
+        "--phase", choices=caffe_pb2.Phase.keys(), default="TRAIN", help="TRAIN or TEST (default: TRAIN)"
+    )
+    parser.add_argument(
+        "--iterations", type=whole_number, default=50, help="number of iterations (default: 50)"
+    )
+    add_state_options(parser)
+    add_engine_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Time the net on this process alone and log Caffe's lines; a first run, not counted, warms up."""
+    refuse_gpu(args)
+    open_console(os.environ)
+    phase = caffe_pb2.Phase.Value(args.phase)
+    recipe = read_net(args.model, phase, level=args.level or 0, stages=split_list(args.stage))
+    engine = create_engine(args.engine)
+    net = build_net(recipe, engine, Shard(0, 1))
+    log.info("Using %s", engine.describe())
+    log.info("Performing Forward")
+    log.info("Initial loss: %g", net.forward())
+    log.info("Performing Backward")
+    net.backward()
+    net.clear_param_diffs()
+    log.info("*** Benchmark begins ***")
+    log.info("Testing for %d iterations.", args.iterations)
+    times = time_layers(
+        net, args.iterations, lambda k, ms: log.info("Iteration: %d forward-backward time: %.6g ms.", k, ms)
+    )
+    for line in time_lines(times):
+        log.info(line)
+    log.info("*** Benchmark ends ***")
+    net.close()
+    return 0

@@ -1,0 +1,122 @@
+"""``dtrain train``: train a net as its solver file says, on all ranks; ``dtrain SOLVER`` for short.
+
+Follows caffe's tools/caffe.cpp (train).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+
+from dtrain.core.engines import create_engine
+from dtrain.core.errors import UserError
+from dtrain.core.solver.recipe import Recipe, read_recipe
+from dtrain.core.solver.solver import Solver
+from dtrain.launcher.arguments import (
+    add_communicator_option,
+    add_engine_options,
+    add_state_options,
+    refuse_gpu,
+    split_list,
+)
+from dtrain.launcher.gpus import NO_GPU_ENGINE
+from dtrain.launcher.job import open_job
+from dtrain.launcher.progress import ProgressObserver
+from dtrain.launcher.signals import EFFECTS, signal_effects, signals_handled
+from dtrain.proto import caffe_pb2
+
+log = logging.getLogger(__name__)
+
+EXIT_DONE = 0
+EXIT_STOPPED = 75  # EX_TEMPFAIL: requeue me
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("--solver", required=True, help="the solver's prototxt file")
+    parser.add_argument("--snapshot", help="take up the run of this .solverstate")
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        help="start from these .caffemodel files, separated by commas",
+    )
+    parser.add_argument(
+        "--resume", choices=["auto"], help="auto: take up the newest good snapshot, if there is one"
+    )
+    for name, default in (("sigint", "stop"), ("sighup", "snapshot")):
+        parser.add_argument(
+            f"--{name}_effect",
+            choices=EFFECTS,
+            default=default,
+            help=f"what {name.upper()} does at an iteration's end (default: {default}); stop snapshots too",
+        )
+    add_state_options(parser)
+    add_engine_options(parser)
+    add_communicator_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; return 0, or 75 if a signal stopped the run."""
+    check_flags(args)
+    with open_job(args.communicator) as job:
+        stages = split_list(args.stage)
+        recipe = job.together(lambda: read_recipe(args.solver, level=args.level, stages=stages))
+        warn_of_gpu_mode(recipe)
+        engine = job.together(lambda: create_engine(args.engine))
+        log.info("Using %s; ranks: %d", engine.describe(), job.communicator.world_size)
+        solver = Solver(
+            recipe,
+            engine=engine,
+            communicator=job.communicator,
+            observers=[ProgressObserver(job.console)],
+            activity=job.activity,
+        )
+        set_start(solver, args)
+        with signals_handled(solver, signal_effects(args.sigint_effect, args.sighup_effect)):
+            solver.solve()
+        solver.close()
+        return exit_code(solver, job.is_first)
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raise UserError for flags that can't be, or can't be together."""
+    refuse_gpu(args)
+    if args.snapshot and (args.weights or args.resume):
+        other = "--weights" if args.weights else "--resume"
+        raise UserError(f"dtrain train: only one of --snapshot and {other} may be given, got both")
+
+
+def set_start(solver: Solver, args: argparse.Namespace) -> None:
+    """Let the solver start from a snapshot, the newest snapshot, weights or its fillers. Collective."""
+    if args.snapshot:
+        solver.restore(args.snapshot)
+    elif not (args.resume and solver.resume_newest()):
+        weights = chosen_weights(args.weights, solver.recipe)
+        if weights:
+            solver.load_weights(weights)
+
+
+def chosen_weights(given: Sequence[str], recipe: Recipe) -> list[str]:
+    """Return the weights to start from: those of the command line, or else those of the solver file."""
+    return [path for text in (given or recipe.solver.weights) for path in split_list(text)]
+
+
+def warn_of_gpu_mode(recipe: Recipe) -> None:
+    """Say that the CPU computes though the solver file asks for the GPU."""
+    solver = recipe.solver
+    if solver.HasField("solver_mode") and solver.solver_mode == caffe_pb2.SolverParameter.GPU:
+        log.info("%s: solver_mode is GPU; %s", recipe.document.where("solver_mode"), NO_GPU_ENGINE)
+
+
+def exit_code(solver: Solver, is_first: bool) -> int:
+    """Return the exit code of a run that has ended; rank 0 says how a stopped one goes on."""
+    if not solver.stopped_early:
+        return EXIT_DONE
+    state = solver.keeper.store.state_path(solver.iter)
+    if is_first and state.exists():
+        log.info("Stopped at iteration %d; go on with --snapshot %s", solver.iter, state)
+    elif is_first:
+        log.warning("Stopped at iteration %d, no snapshot: snapshot_after_train is false", solver.iter)
+    return EXIT_STOPPED

@@ -1,0 +1,113 @@
+"""What ``dtrain doctor`` looks at: what is there, and what is wrong and how to mend it.
+
+Stands before the flow prototxt → graph → net → solver → communicator → snapshot: can that run here?
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+
+from dtrain.dist.errors import LaunchError
+from dtrain.launcher.gpus import NO_GPU_ENGINE, find_gpus
+from dtrain.launcher.mpirun import find_mpirun, mpirun_environment, num_physical_cores
+from dtrain.launcher.threads import THREAD_VARIABLES, usable_cores
+
+_LEAST_FREE_BYTES = 1 << 30
+_MPI_TIMEOUT_S = 60
+_RANK_PROGRAM = """\
+import os
+from dtrain.dist.create import create_communicator
+communicator = create_communicator(None, os.environ)
+communicator.barrier()
+if communicator.rank == 0:
+    print("ranks", communicator.world_size)
+communicator.close()
+"""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. problem: what is wrong and the fix; "" when all is well."""
+
+    subject: str
+    text: str
+    problem: str = ""
+
+
+def diagnose() -> Iterator[Finding]:
+    """Yield the findings on this machine, one after the other since some take a second."""
+    yield Finding("Python", f"{platform.python_version()} ({sys.executable})")
+    yield Finding("platform", platform.platform())
+    yield Finding("cores", f"{num_physical_cores()} cores, {usable_cores()} processors usable")
+    yield Finding("threads per rank", ", ".join(f"{name}={os.environ[name]}" for name in THREAD_VARIABLES))
+    yield examine_numpy()
+    yield examine_module("google.protobuf", "protobuf")
+    yield examine_module("lmdb", "lmdb")
+    yield examine_mpi()
+    yield Finding("GPU", ", ".join(find_gpus()) or "none found", "")
+    yield Finding("GPU engine", NO_GPU_ENGINE)
+    yield examine_disk(os.getcwd(), shutil.disk_usage(".").free)
+
+
+def examine_numpy() -> Finding:
+    """Look at numpy and the BLAS that it multiplies matrices with."""
+    finding = examine_module("numpy", "numpy")
+    if finding.problem:
+        return finding
+    blas = importlib.import_module("numpy").show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return Finding("numpy", f"{finding.text}, BLAS {blas.get('name')} {blas.get('version')}")
+
+
+def examine_module(module: str, requirement: str) -> Finding:
+    """Look whether a Python module that dtrain needs can be imported."""
+    try:
+        found: ModuleType = importlib.import_module(module)
+    except ImportError as error:
+        return Finding(
+            requirement, "missing", f"{requirement} must be there, got: {error}; pip install dtrain"
+        )
+    return Finding(requirement, str(getattr(found, "__version__", "version unknown")))
+
+
+def examine_mpi() -> Finding:
+    """Start two ranks with the mpirun of this Python and see whether they find each other."""
+    if importlib.util.find_spec("mpi4py") is None:
+        return Finding("MPI", "none, so one rank only; for more: pip install 'dtrain[mpi]'")
+    try:
+        mpirun = find_mpirun()
+    except LaunchError as error:
+        return Finding("MPI", "mpi4py without an mpirun", str(error))
+    command = [mpirun, "-np", "2", sys.executable, "-c", _RANK_PROGRAM]
+    environment = mpirun_environment(os.environ, 2)
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=_MPI_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Finding("MPI", mpirun, f"{mpirun} must start two ranks, got no end within {_MPI_TIMEOUT_S} s")
+    return judge_mpi(mpirun, done.returncode, done.stdout, done.stderr)
+
+
+def judge_mpi(mpirun: str, exit_code: int, stdout: str, stderr: str) -> Finding:
+    """Judge what two ranks that count themselves have said."""
+    if exit_code == 0 and "ranks 2" in stdout:
+        return Finding("MPI", f"{mpirun} and mpi4py belong together (tried with two ranks)")
+    said = next((line for line in stderr.splitlines() if line.strip()), "nothing")
+    return Finding("MPI", mpirun, f"{mpirun} must start two ranks that find each other; it said: {said}")
+
+
+def examine_disk(folder: str, free_bytes: int) -> Finding:
+    """Look whether snapshots have room."""
+    text = f"{free_bytes / 1e9:.1f} GB free in {folder}"
+    if free_bytes >= _LEAST_FREE_BYTES:
+        return Finding("disk", text)
+    return Finding("disk", text, f"{folder} must have 1 GB free for snapshots, got {free_bytes / 1e9:.1f} GB")

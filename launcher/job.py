@@ -1,0 +1,94 @@
+"""A command that all ranks run together: its communicator, its log and its end.
+
+Stands around the flow prototxt → graph → net → solver → communicator → snapshot: within `open_job` no rank
+can fail without the job ending and saying why.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from dtrain.core.errors import UserError
+from dtrain.data.errors import DataError
+from dtrain.dist.activity import Activity
+from dtrain.dist.communicator import Communicator
+from dtrain.dist.create import create_communicator
+from dtrain.dist.errors import EXIT_BUG, exit_code_of
+from dtrain.dist.failure import FailureReport, cause_of, end_job_on_failure
+from dtrain.dist.guard import together
+from dtrain.dist.launch_environment import launched_rank
+from dtrain.launcher.console import Console
+from dtrain.launcher.log import install_log
+from dtrain.launcher.terminal import find_terminal
+
+T = TypeVar("T")
+
+
+@dataclass
+class Job:
+    """What a collective command works with. activity: what this rank is doing, for the line if it fails."""
+
+    communicator: Communicator
+    console: Console
+    activity: Activity = field(default_factory=Activity)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is rank 0."""
+        return self.communicator.rank == 0
+
+    def together(self, action: Callable[[], T]) -> T:
+        """Run `action`, which calls nothing collective, on every rank; users' mistakes on any end it on all.
+
+        Collective. Raises UserError or DataError on a job of one rank, AgreedFailure on one of several.
+        """
+        return together(self.communicator, action, (UserError, DataError))
+
+
+def open_console(environment: Mapping[str, str]) -> Console:
+    """Return the console on this rank's stderr, with the log going to it; rank 0's may have a status line."""
+    rank = launched_rank(environment) or 0
+    console = Console(sys.stderr, find_terminal(environment) if rank == 0 else None)
+    install_log(console, rank, socket.gethostname())
+    return console
+
+
+@contextmanager
+def open_job(communicator_name: str | None) -> Iterator[Job]:
+    """Start a job of all ranks for a with block. Collective.
+
+    Arguments:
+        communicator_name: what the user chose, or None.
+
+    Raises:
+        LaunchError: there is no such communicator, or mpirun belongs to another MPI.
+    """
+    console = open_console(os.environ)
+    communicator = create_communicator(communicator_name, os.environ)
+    job = Job(communicator, console)
+    try:
+        with end_job_on_failure(communicator, job.activity, console.write_line):
+            yield job
+            # The first rank to exit with another code than 0 makes mpirun end the others: not before rank 0 has
+            # written its last snapshot.
+            communicator.barrier()
+    except Exception as error:
+        if exit_code_of(error) == EXIT_BUG:  # of a lone rank; Python prints the note last
+            error.add_note(_report(job, error).line())
+        raise
+    finally:
+        console.clear_status()
+    communicator.close()
+
+
+def _report(job: Job, error: Exception) -> FailureReport:
+    topology = job.communicator.topology
+    return FailureReport(
+        topology.rank, topology.world_size, topology.host, str(job.activity), cause_of(error)
+    )

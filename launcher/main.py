@@ -1,0 +1,129 @@
+"""The command line's entry: choose a command, run it, turn its end into an exit code.
+
+Stands before the flow prototxt → graph → net → solver → communicator → snapshot. Starts quickly: a
+command's module, and with it numpy, is imported when the command is chosen and the number of threads is
+set.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from dtrain import __version__
+from dtrain.core.errors import UserError
+from dtrain.core.names import nearest
+from dtrain.dist.errors import EXIT_BUG, AgreedFailure, exit_code_of
+from dtrain.dist.launch_environment import launched_rank
+from dtrain.launcher.arguments import parse_arguments
+from dtrain.launcher.once import say_once
+from dtrain.launcher.threads import set_num_threads
+
+
+@dataclass(frozen=True)
+class Command:
+    """A row of the table of commands.
+
+    module: its name in launcher/commands. help: one line. collective: all ranks of an mpirun take part;
+    otherwise rank 0 runs the command alone.
+    """
+
+    module: str
+    help: str
+    collective: bool = False
+
+
+COMMANDS = {
+    "train": Command("train", "train a net; short form: dtrain SOLVER …", collective=True),
+    "test": Command("test", "score a net with given weights", collective=True),
+    "time": Command("time", "time each layer of a net, forward and backward"),
+    "check": Command("check", "say all that can be said before a run, or what is wrong", collective=True),
+    "doctor": Command("doctor", "look at what training needs of this machine"),
+    "device-query": Command("device_query", "list the GPUs of this machine"),
+    "convert-mnist": Command("convert_mnist", "turn MNIST's files into databases"),
+    "demo": Command("demo", "train a net on handwritten digits, on two ranks"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (by default the process's own) and return its exit code.
+
+    0 done; 2 the user's mistake; 3 the cluster's; 75 stopped on request with a snapshot written. A user's or
+    the cluster's mistake is printed as sentences, once for the job; a bug passes on as the exception that it
+    is and so ends the process with a traceback and code 1.
+    """
+    set_num_threads(os.environ)
+    try:
+        return dispatch(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt as interrupt:
+        say_once("dtrain: interrupted")
+        return exit_code_of(interrupt)
+    except AgreedFailure as failure:  # rank 0 has said it
+        return failure.exit_code
+    except BrokenPipeError:  # who read our output (| head) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if exit_code_of(error) == EXIT_BUG:
+            raise
+        say_once(str(error))
+        return exit_code_of(error)
+
+
+def dispatch(arguments: list[str]) -> int:
+    """Run the command that `arguments` begin with; raise UserError if there is no such command or option."""
+    is_first = (launched_rank(os.environ) or 0) == 0
+    if not arguments or arguments[0] in ("-h", "--help", "help", "--version"):
+        if is_first:
+            print(f"dtrain {__version__}" if arguments[:1] == ["--version"] else usage())
+        return 0
+    name, rest = choose_command(arguments)
+    command = COMMANDS[name]
+    if not (is_first or command.collective):
+        return 0
+    module = load_command(command)
+    args = parse_arguments(name, command.help, module.add_arguments, rest)
+    return int(module.run(args))
+
+
+def choose_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the command's name and what follows it; ``SOLVER …`` means ``train --solver SOLVER …``."""
+    first, *rest = arguments
+    name = first.replace("_", "-")  # Caffe's spelling: device_query
+    if name in COMMANDS:
+        return name, rest
+    if first.endswith(".prototxt") or Path(first).is_file():
+        return "train", ["--solver", first, *rest]
+    hint = nearest(name, COMMANDS)
+    raise UserError(
+        f'dtrain: unknown command "{first}"{"; " + hint if hint else ""}; known: {", ".join(COMMANDS)}, '
+        "or the path of a solver file"
+    )
+
+
+def load_command(command: Command) -> ModuleType:
+    """Import the module that carries out `command`."""
+    return importlib.import_module(f"dtrain.launcher.commands.{command.module}")
+
+
+def usage() -> str:
+    """Return what ``dtrain --help`` prints."""
+    rows = [f"  {name:<15} {command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "dtrain trains Caffe nets on any number of ranks.",
+            "",
+            "  dtrain SOLVER [options]                train on this machine, one rank",
+            "  mpirun -np 8 dtrain SOLVER [options]   train on eight ranks",
+            "  kill -USR1 PID-OF-MPIRUN               let it snapshot and stop",
+            "  dtrain COMMAND --help                  the options of a command",
+            "",
+            "Commands:",
+            *rows,
+        ]
+    )

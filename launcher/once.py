@@ -1,0 +1,27 @@
+"""Saying something once for all ranks that a launcher started, before they can talk to each other.
+
+Stands before the flow prototxt → graph → net → solver → communicator → snapshot: a wrong flag is found by
+every rank.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from dtrain.dist.claim import Claim
+from dtrain.dist.launch_environment import launch_id, launched_rank
+
+_GRACE_S = 1.0  # as dist/failure.py has it, which would bring in numpy before the threads are set
+
+
+def say_once(text: str) -> None:
+    """Print `text` on stderr, on one of this host's ranks; the others give that one time to print it.
+
+    The first rank that exits with an error makes mpirun end the others, so they wait.
+    """
+    if launched_rank(os.environ) is None or Claim(launch_id(os.environ, os.getppid())).take():
+        print(text, file=sys.stderr, flush=True)
+    else:
+        time.sleep(_GRACE_S)

@@ -1,0 +1,69 @@
+"""What signals do to a training run: stop it with a snapshot, snapshot and go on, or nothing.
+
+Stands beside the flow prototxt → graph → net → solver → communicator → snapshot: a handler only leaves a
+request with the solver, which acts on it when all ranks are at the end of an iteration. Follows caffe's
+signal_handler.cpp.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import Protocol
+
+EFFECTS = ("stop", "snapshot", "none")
+
+
+class Requests(Protocol):
+    """What a handler asks of a solver; both are safe to call at any moment."""
+
+    def request_stop(self) -> None:
+        """Ask to stop at the end of this iteration."""
+
+    def request_snapshot(self) -> None:
+        """Ask for a snapshot at the end of this iteration."""
+
+
+def signal_effects(sigint_effect: str, sighup_effect: str) -> dict[signal.Signals, str]:
+    """Return the effect of each signal: SIGINT's and SIGHUP's as the user says, SIGTERM and SIGUSR1 stop.
+
+    SIGUSR1 is for jobs under mpirun, which passes it on to all ranks; after a SIGINT or SIGTERM of its own it
+    leaves them a fifth of a second.
+    """
+    return {
+        signal.SIGINT: sigint_effect,
+        signal.SIGHUP: sighup_effect,
+        signal.SIGTERM: "stop",
+        signal.SIGUSR1: "stop",
+    }
+
+
+@contextmanager
+def signals_handled(solver: Requests, effects: Mapping[signal.Signals, str]) -> Iterator[None]:
+    """Let signals have their effects on `solver` inside a with block.
+
+    A signal that stops has its earlier effect the second time: a second Ctrl-C ends the process at once.
+
+    Arguments:
+        solver: whom to ask.
+        effects: signal → "stop", "snapshot" or "none".
+    """
+    earlier = {number: signal.getsignal(number) or signal.SIG_DFL for number in effects}
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        effect = effects[signal.Signals(number)]
+        if effect == "stop":
+            signal.signal(number, earlier[signal.Signals(number)])
+            solver.request_stop()
+        elif effect == "snapshot":
+            solver.request_snapshot()
+
+    try:
+        for number in effects:
+            signal.signal(number, handle)
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

@@ -1,0 +1,72 @@
+"""dtrain check: a solver, a net, and what is wrong with either."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dtrain.launcher.commands.check import is_net_file
+from dtrain.launcher.main import main
+
+
+@pytest.mark.parametrize(
+    ("text", "is_net"),
+    [
+        ('name: "n"\nlayer { name: "a" }', True),
+        ("# layer\nlayers <\n>", True),
+        ('input: "data"', True),
+        ('net: "layer"\nbase_lr: 1', False),
+        ("net_param { layer { name: 'x' } }\nbase_lr: 1", False),
+        ("net: 'in # quotes'  # layer\n", False),
+        ("", False),
+    ],
+)
+def test_is_net_file_by_its_outermost_fields(tmp_path: Path, text: str, is_net: bool) -> None:
+    (tmp_path / "file").write_text(text)
+    assert is_net_file(str(tmp_path / "file")) is is_net
+
+
+def test_is_net_file_that_is_missing_is_false(tmp_path: Path) -> None:
+    assert not is_net_file(str(tmp_path / "absent"))
+
+
+def test_check_of_a_solver_describes_run_and_nets(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "solver.prototxt"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("solver.prototxt: SGD solver, 6 iterations, 1 rank, engine reference")
+    assert 'TRAIN net "tiny" (net.prototxt), 3 layers' in lines
+    assert 'TEST net "tiny" (net.prototxt), 3 layers' in lines
+    assert lines[-1] == "ok"
+
+
+def test_check_of_a_net_alike_in_both_phases_describes_it_once(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "net.prototxt"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if " net " in line] == [
+        'TRAIN and TEST net "tiny" (net.prototxt), 3 layers'
+    ]
+    assert lines[-1] == "ok"
+
+
+def test_check_of_a_net_with_mistakes_in_each_phase_tells_all(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (run_folder / "net.prototxt").open("a") as net:
+        for phase in ("TRAIN", "TEST"):
+            net.write(
+                f'layer {{ name: "in_{phase}" type: "ReLU" bottom: "ipp" top: "x" '
+                f"include {{ phase: {phase} }} }}\n"
+            )
+    assert main(["check", "net.prototxt"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert [phase for phase in ("TRAIN", "TEST") if f'layer "in_{phase}"' in captured.err] == [
+        "TRAIN",
+        "TEST",
+    ]
+    assert "Traceback" not in captured.err

@@ -1,0 +1,29 @@
+"""dtrain time: Caffe's lines for a small net."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dtrain.launcher.main import main
+
+
+def test_time_of_a_small_net_logs_each_layer_both_ways(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["time", "--model", "net.prototxt", "--iterations", "2", "--phase", "TEST"]) == 0
+    logged = capsys.readouterr().err
+    rows = re.findall(r"\] +(\w+)\t(forward|backward): [\d.e-]+ ms\. \([\d.]+%\)$", logged, re.MULTILINE)
+    assert rows == [(name, way) for name in ("data", "ip", "loss") for way in ("forward", "backward")]
+    assert len(re.findall(r"Iteration: \d forward-backward time: [\d.e-]+ ms\.$", logged, re.MULTILINE)) == 2
+    assert "] Initial loss: 4\n" in logged  # weights of 0: 4 items of 2² + 2², over 2·4
+    assert logged.endswith("] *** Benchmark ends ***\n")
+
+
+def test_time_of_an_unknown_phase_lists_the_known(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["time", "--model", "net.prototxt", "--phase", "TRIAN"]) == 2
+    assert "choose from" in capsys.readouterr().err

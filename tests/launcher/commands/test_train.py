@@ -1,0 +1,126 @@
+"""dtrain train on a small net: what it logs and writes, and how it starts and ends."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dtrain.core.errors import UserError
+from dtrain.launcher.commands.train import add_arguments, check_flags, run
+from dtrain.launcher.main import main
+
+
+def parse(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(["--solver", "solver.prototxt", *arguments])
+
+
+def messages(text: str) -> list[str]:
+    """Return what the log says, without glog's prefix."""
+    return [line.partition("] ")[2] for line in text.splitlines()]
+
+
+def test_train_to_the_end_logs_caffes_lines(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(parse()) == 0
+    logged = messages(capsys.readouterr().err)
+    assert "Iteration 3, Testing net (#0)" in logged
+    assert "Snapshotting solver state to binary proto file snapshots/tiny_iter_6.solverstate" in logged
+    assert logged[-1] == "Optimization Done."
+    assert [line.split()[1] for line in logged if "iter/s" in line] == ["0", "2", "4"]
+    assert (run_folder / "snapshots/tiny_iter_6.caffemodel").is_file()
+
+
+def test_train_from_a_snapshot_goes_on(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(parse())
+    capsys.readouterr()
+    assert run(parse("--snapshot", "snapshots/tiny_iter_4.solverstate")) == 0
+    assert [line.split()[1] for line in messages(capsys.readouterr().err) if "iter/s" in line] == ["4"]
+
+
+def test_train_resume_auto_without_snapshot_starts_with_the_weights(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(parse())
+    (run_folder / "snapshots").rename(run_folder / "earlier")
+    capsys.readouterr()
+    assert run(parse("--resume", "auto", "--weights", "earlier/tiny_iter_2.caffemodel")) == 0
+    logged = messages(capsys.readouterr().err)
+    assert any(line.startswith("Copied the weights of") for line in logged)
+    assert [line.split()[1] for line in logged if "iter/s" in line] == ["0", "2", "4"]
+
+
+def test_train_resume_auto_takes_the_newest(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(parse())
+    for file in (run_folder / "snapshots").glob("tiny_iter_6*"):
+        file.unlink()
+    capsys.readouterr()
+    run(parse("--resume", "auto"))
+    assert [line.split()[1] for line in messages(capsys.readouterr().err) if "iter/s" in line] == ["4"]
+
+
+def test_train_with_gpu_mode_in_the_file_says_that_the_cpu_computes(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (run_folder / "solver.prototxt").open("a") as solver:
+        solver.write("solver_mode: GPU\n")
+    run(parse())
+    assert (
+        "solver.prototxt:11: solver_mode is GPU; this release computes on the CPU" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--gpu", "0"], "--gpu: must be left out, got 0"),
+        (["--snapshot", "a", "--weights", "b"], "only one of --snapshot and --weights may be given"),
+        (["--snapshot", "a", "--resume", "auto"], "only one of --snapshot and --resume may be given"),
+    ],
+)
+def test_check_flags_that_cannot_be_raises(arguments: list[str], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        check_flags(parse(*arguments))
+
+
+def test_train_of_an_unknown_engine_is_a_users_mistake(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["solver.prototxt", "--engine", "referense"]) == 2
+    assert 'unknown engine "referense"; did you mean "reference"?' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "after_training", "last_words"),
+    [
+        (signal.SIGTERM, "true", r"go on with --snapshot snapshots/tiny_iter_\d+\.solverstate$"),
+        (signal.SIGUSR1, "false", r"no snapshot: snapshot_after_train is false$"),
+    ],
+)
+def test_train_stopped_by_a_signal_exits_with_75(
+    run_folder: Path, number: signal.Signals, after_training: str, last_words: str
+) -> None:
+    text = (run_folder / "solver.prototxt").read_text()
+    text = text.replace("max_iter: 6", "max_iter: 100000000").replace("snapshot: 2", "snapshot: 0")
+    (run_folder / "solver.prototxt").write_text(f"{text}snapshot_after_train: {after_training}\n")
+    root = str(Path(__file__).resolve().parents[3])
+    with subprocess.Popen(
+        [sys.executable, "-m", "dtrain", "solver.prototxt"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+    ) as process:
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        next(line for line in lines if "Iteration 2 " in line)
+        process.send_signal(number)
+        rest = list(lines)
+    assert process.returncode == 75
+    assert re.search(last_words, rest[-1].strip())

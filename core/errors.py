@@ -25,6 +25,19 @@ class UserError(Exception):
         return "\n".join(self.problems)
 
 
+class ItemError(UserError):
+    """Report a mistake in one item of a batch; whoever knows the batch's records adds which one it is.
+
+    Arguments:
+        problem: one line.
+        item: the item's place in the batch, along axis 0.
+    """
+
+    def __init__(self, problem: str, item: int) -> None:
+        super().__init__(problem)
+        self.item = item
+
+
 class Problems:
     """Collect mistakes while work goes on, so that the user sees all of them at once."""
 

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from dtrain.core.blob import Blob, BlobVec
 from dtrain.core.engines import create_engine
 from dtrain.core.errors import UserError
-from dtrain.core.graph.recipe import read_net, read_recipe
+from dtrain.core.graph.net_recipe import read_net
 from dtrain.core.layers import LAYERS
 from dtrain.core.layers.layer import LayerContext
 from dtrain.core.net import net as core_net
 from dtrain.core.net.weights import copy_weights, layer_records
 from dtrain.core.random_streams import RandomStreams
 from dtrain.core.snapshots import load_weights, write_caffemodel
+from dtrain.core.solver.recipe import read_recipe
 from dtrain.core.solver.solver import Solver
 from dtrain.core.solver.update_rules import UPDATE_RULES
 from dtrain.data.sampler import Shard

@@ -33,6 +33,7 @@ class RandomStreams:
         return self._generator(f"pass:{name}", (self.pass_index, self.rank))
 
     def _generator(self, purpose: str, position: tuple[int, int]) -> np.random.Generator:
-        key = (self.seed & 0xFFFFFFFFFFFFFFFF, zlib.crc32(purpose.encode()))
+        # An array: of a tuple with a seed of 64 bits numpy would make floats.
+        key = np.array([self.seed & 0xFFFFFFFFFFFFFFFF, zlib.crc32(purpose.encode())], np.uint64)
         # The low word counts within a stream; pass and rank sit above it, so that streams never meet.
         return np.random.Generator(np.random.Philox(key=key, counter=(0, 0, *position)))

@@ -13,6 +13,8 @@ class DataError(Exception):
         problem: one or more lines of the form ``where: thing must be rule, got value; fix``.
     """
 
+    exit_code = 2
+
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
         self.problem = problem

@@ -69,6 +69,12 @@ class Loader:
         """(C, h, w) of the batches' images, after the crop; known before start()."""
         return self._reader.shape
 
+    def name_item(self, item: int) -> str:
+        """Return, for messages, which record is at place `item` of the batch that next() returned last."""
+        assert self._current is not None, f'loader of layer "{self.name}" has no batch'
+        key = self._source.key(int(self._current.indices[item]))
+        return f'record "{key}" of {self._source.path}'
+
     def reseed(self, seed: int) -> None:
         """Take order and random transformations from `seed` from the next start() on; stops what is read now."""
         self._stop()

@@ -12,10 +12,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
-
-from dtrain.dist.launch_environment import launch_id, launcher_of
 
 FRESH_S = 20.0  # an older claim is another launch's, should two ever share a job id
 FORGOTTEN_S = 3600.0  # aborted ranks cannot remove their claim; whoever claims next on the host does
@@ -53,12 +50,3 @@ class Claim:
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > age_s:
                     path.unlink()
-
-
-def speaks_for_launch(env: Mapping[str, str]) -> bool:
-    """Return whether this process is the one to print a failure from before there is a communicator.
-
-    Of the ranks that a launcher started on a host the first to ask is the one; a process that no launcher
-    started always is. Not collective; to be asked once.
-    """
-    return launcher_of(env) is None or Claim(launch_id(env, os.getppid())).take()

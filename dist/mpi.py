@@ -8,7 +8,6 @@ imported.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -26,9 +25,6 @@ from dtrain.dist.topology import topology_from_hosts
 # A sum of 240 MB runs at 10 GB/s in blocking chunks of this size and at 3 GB/s in one call: a chunk and its
 # copy on the way stay in the cache.
 CHUNK_BYTES = 4 * 2**20
-# mpirun gets what a rank prints and MPI's own notice of an abort by two ways, and ends the job on the second: the
-# first needs a head start, or our line appears after the notice in one of 25 jobs.
-HEAD_START_S = 0.1
 
 
 class MpiCommunicator(Communicator):
@@ -51,7 +47,6 @@ class MpiCommunicator(Communicator):
 
     def abort(self, exit_code: int) -> NoReturn:
         flush_output()
-        time.sleep(HEAD_START_S)
         self._mpi.COMM_WORLD.Abort(exit_code)
         os._exit(exit_code)  # MPI may take a moment to end this process; nothing may run until then
 

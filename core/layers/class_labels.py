@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtrain.core.blob import Blob
-from dtrain.core.errors import UserError
+from dtrain.core.errors import ItemError, UserError
 
 
 class ClassLabels:
@@ -32,6 +32,7 @@ class ClassLabels:
                 f"there must be one label per place: scores {scores} with their classes at axis {axis} need "
                 f"{num_places}, got {label_blob.count} in shape {label_blob.shape}"
             )
+        self._num_items = scores[0]
         self.ignore_label = ignore_label
         self.xp = xp
         self._outer_index = xp.arange(self.num_outer)[:, None]
@@ -50,9 +51,10 @@ class ClassLabels:
         wrong = valid & ((labels < 0) | (labels >= self.num_classes))
         if wrong.any():
             place = int(np.argmax(wrong))
-            raise UserError(
+            raise ItemError(
                 f"labels must be 0 to {self.num_classes - 1} (the scores have {self.num_classes} classes), "
-                f"got {labels.reshape(-1)[place]} at place {place} of the batch"
+                f"got {labels.reshape(-1)[place]}",
+                item=place * self._num_items // labels.size,
             )
 
     def spread(self, scores: Any) -> Any:

@@ -52,6 +52,10 @@ class ReadingLayer(Layer):
         """How many records an epoch has."""
         return self.loader.num_records
 
+    def name_item(self, item: int) -> str:
+        """Return which record is at place `item` of the batch in the tops: record "00000007" of lmdb/train."""
+        return self.loader.name_item(item)
+
     def reseed(self, seed: int) -> None:
         """Take the order of records and the random transformations from `seed`; before start."""
         self.loader.reseed(seed)

@@ -13,10 +13,10 @@ from dataclasses import replace
 import numpy as np
 
 from dtrain.core.blob import Blob, BlobVec
-from dtrain.core.errors import Problems, UserError
+from dtrain.core.errors import ItemError, Problems, UserError
 from dtrain.core.graph.gradient_flow import LayerFlow, Needs, find_needs
+from dtrain.core.graph.net_recipe import NetRecipe
 from dtrain.core.graph.node import Node
-from dtrain.core.graph.recipe import NetRecipe
 from dtrain.core.layers import LAYERS
 from dtrain.core.layers.layer import InPlace, Layer, LayerContext
 from dtrain.core.layers.reading import ReadingLayer
@@ -115,7 +115,7 @@ class Net:
                 self._reshape_layer(i)
             layer.forward(bottom, top)
         except (UserError, DataError) as error:
-            raise _in_name_of(self.graph.nodes[i], error) from error
+            raise self._in_name_of(i, error) from error
         loss = 0.0
         for blob, weight in zip(top, self.loss_weights[i], strict=True):
             if weight:
@@ -131,11 +131,11 @@ class Net:
 
     def reshape(self) -> None:
         """Give all blobs their shapes anew, after an input has been reshaped."""
-        for i, node in enumerate(self.graph.nodes):
+        for i in range(len(self.layers)):
             try:
                 self._reshape_layer(i)
             except UserError as error:
-                raise _in_name_of(node, error) from error
+                raise self._in_name_of(i, error) from error
 
     def clear_param_diffs(self) -> None:
         """Set the diffs of all params to 0."""
@@ -176,8 +176,8 @@ class Net:
                     self._set_up_layer(node)
                     continue
                 except (UserError, DataError) as error:
-                    for problem in _in_name_of(node, error).problems:
-                        problems.add(problem)
+                    for problem in str(error).splitlines():
+                        problems.add(f"{node.title}: {problem}")
             unknown.update(node.param.top)
         problems.raise_if_any()
 
@@ -225,6 +225,15 @@ class Net:
         for blob, weight in zip(self.tops[i], self.loss_weights[i], strict=True):
             if weight:
                 blob.write_diff()[...] = weight
+
+    def _in_name_of(self, i: int, error: UserError | DataError) -> UserError:
+        """Return the mistakes that layer i reports with its place and name in front, and the record at fault."""
+        behind = ""
+        if isinstance(error, ItemError):
+            records = [layer.name_item(error.item) for layer in self.reading_layers]
+            behind = f" in {', '.join(records) or f'item {error.item} of the batch'}"
+        title = self.graph.nodes[i].title
+        return UserError(*[f"{title}: {problem}{behind}" for problem in str(error).splitlines()])
 
     def _find_needs(self) -> list[Needs]:
         flows = []
@@ -274,11 +283,6 @@ class Net:
             ):
                 problems.add(f"{node.title}: {layer.type} can't work in place where a gradient flows back")
         problems.raise_if_any()
-
-
-def _in_name_of(node: Node, error: UserError | DataError) -> UserError:
-    """Return the mistakes that a layer reports with its place and name in front."""
-    return UserError(*[f"{node.title}: {problem}" for problem in str(error).splitlines()])
 
 
 def _loss_weights(layer: Layer, num_tops: int) -> list[float]:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dtrain.core.graph.recipe import Recipe
 from dtrain.core.net.arena import Arena
 from dtrain.core.net.params import Param
+from dtrain.core.solver.recipe import Recipe
 from dtrain.dist.communicator import Communicator
 
 

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from dtrain.core.engines import Engine
-from dtrain.core.errors import UserError
-from dtrain.core.graph.recipe import NetRecipe, Recipe
+from dtrain.core.errors import Problems, UserError
+from dtrain.core.graph.net_recipe import NetRecipe
 from dtrain.core.layers.layer import LayerContext
 from dtrain.core.net.arena import Arena
 from dtrain.core.net.net import Net
@@ -38,6 +38,7 @@ from dtrain.core.solver.lockstep import (
 )
 from dtrain.core.solver.loss_window import LossWindow
 from dtrain.core.solver.lr_policies import multistep_index
+from dtrain.core.solver.recipe import Recipe
 from dtrain.core.solver.testing import run_test_pass
 from dtrain.core.solver.updater import Updater
 from dtrain.data.errors import DataError
@@ -50,6 +51,8 @@ from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)
 
+RECORDS: Deal = "records"
+BATCHES: Deal = "batches"
 STOP, SNAPSHOT = 0, 1  # the places of the requests in the arena's extra values
 
 
@@ -109,24 +112,32 @@ class Solver:
         self.broadcast_params()
 
     def _build(self) -> None:
-        self.net = self._make_net(self.recipe.train, "records")
-        self.test_nets = [self._make_net(test, "batches") for test in self.recipe.tests]
+        self.net, *self.test_nets = self._make_nets()
         self.arena = Arena(trainable(self.net.learnable_params), num_extra=len(self._requests))
         for test_net in self.test_nets:
             test_net.share_params_with(self.net)
         self.display = Display(self.net, self.communicator, self.param.display)
-        try:
-            self.updater = Updater(self.param, self.net.learnable_params, self.arena)
-            self.keeper = Keeper(self)
-        except UserError as error:
-            raise UserError(*[f"{self.recipe.path}: {problem}" for problem in error.problems]) from None
+        self.updater = Updater(self.param, self.net.learnable_params, self.arena)
+        self.keeper = Keeper(self)
+
+    def _make_nets(self) -> list[Net]:
+        """Return train and test nets. Raises UserError with the mistakes of all of them."""
+        problems, nets = Problems(), []
+        for recipe, deal in [(self.recipe.train, RECORDS), *((test, BATCHES) for test in self.recipe.tests)]:
+            try:
+                nets.append(self._make_net(recipe, deal))
+            except UserError as error:
+                for problem in error.problems:
+                    problems.add(problem)
+        problems.raise_if_any()
+        return nets
 
     def _make_net(self, recipe: NetRecipe, deal: Deal) -> Net:
         rank = self.communicator.rank
         # In tests what is random goes by the batch, so that the score is the same on any number of ranks.
         random = RandomStreams(self.seed, rank if deal == "records" else 0)
         shard = Shard(rank, self.communicator.world_size)
-        if deal == "batches" and self.param.dtrain_param.test_on_rank_0:
+        if deal == BATCHES and self.param.dtrain_param.test_on_rank_0:
             shard = Shard(0, 1)
         phase = recipe.graph.state.phase
         context = LayerContext(phase, self.engine, random, shard, deal, recipe.document.path)

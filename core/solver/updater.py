@@ -8,16 +8,16 @@ The division by the number of ranks is folded into the same factor. Follows caff
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dtrain.core.errors import Problems, UserError
+from dtrain.core.errors import UserError
 from dtrain.core.net.arena import Arena
 from dtrain.core.net.params import Param
 from dtrain.core.solver.lr_policies import check_policy, learning_rate
 from dtrain.core.solver.update_rules import UPDATE_RULES
-from dtrain.core.solver.update_rules.rule import Array, UpdateRule
+from dtrain.core.solver.update_rules.rule import Array
 from dtrain.proto import caffe_pb2
 
 REGULARIZATIONS = ("L2", "L1")
@@ -29,32 +29,17 @@ class Updater:
     params: all owned params, in Caffe's order; those in `arena` learn. history: the rule's arrays, first kind
     for all params, then second kind, as a .solverstate holds them.
 
-    Raises UserError for an unknown type, lr_policy or regularization_type.
+    The fields of `solver` have passed check_update.
     """
 
     def __init__(self, solver: caffe_pb2.SolverParameter, params: Sequence[Param], arena: Arena) -> None:
         self.solver = solver
         self.params = params
         self.arena = arena
-        self.rule = self._make_rule()
+        self.rule = UPDATE_RULES[solver.type](solver)
         self.history: list[Array] = [
             np.zeros(param.blob.shape, np.float32) for _ in range(self.rule.num_histories) for param in params
         ]
-
-    def _make_rule(self) -> UpdateRule:
-        """Return the rule that the solver's type names. Raises UserError with all that is wrong, not only that."""
-        solver, problems = self.solver, Problems()
-        if solver.regularization_type not in REGULARIZATIONS:
-            known = ", ".join(REGULARIZATIONS)
-            problems.add(f'regularization_type must be one of {known}, got "{solver.regularization_type}"')
-        for check in (check_policy, lambda param: UPDATE_RULES[param.type](param)):
-            try:
-                check(solver)
-            except UserError as error:
-                for problem in error.problems:
-                    problems.add(problem)
-        problems.raise_if_any()
-        return UPDATE_RULES[solver.type](solver)
 
     def rate(self, iteration: int) -> float:
         """Return the learning rate of `iteration`."""
@@ -90,3 +75,24 @@ class Updater:
             diff += np.float32(decay) * data
         else:
             diff += np.float32(decay) * np.sign(data)
+
+
+def check_update(solver: caffe_pb2.SolverParameter) -> list[tuple[str, str]]:
+    """Return (field, what is wrong with it) for each field of `solver` from which no updater can be made."""
+    checks: dict[str, Callable[[], object]] = {
+        "type": lambda: UPDATE_RULES[solver.type](solver),
+        "lr_policy": lambda: check_policy(solver),
+        "regularization_type": lambda: _check_regularization(solver.regularization_type),
+    }
+    mistakes = []
+    for field, check in checks.items():
+        try:
+            check()
+        except UserError as error:
+            mistakes += [(field, problem) for problem in error.problems]
+    return mistakes
+
+
+def _check_regularization(name: str) -> None:
+    if name not in REGULARIZATIONS:
+        raise UserError(f'regularization_type must be {" or ".join(REGULARIZATIONS)}, got "{name}"')

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dtrain.core.errors import Problems, UserError
+from dtrain.core.errors import ItemError, Problems, UserError
 
 
 def test_user_error_as_text_has_one_line_for_each_problem() -> None:
@@ -22,3 +22,9 @@ def test_problems_with_some_raises_them_in_order_and_once_each() -> None:
     with pytest.raises(UserError) as caught:
         problems.raise_if_any()
     assert caught.value.problems == ("second", "first")
+
+
+def test_item_error_keeps_the_items_place() -> None:
+    error = ItemError("labels must be 0 to 2, got 7", item=3)
+    assert error.problems == ("labels must be 0 to 2, got 7",)
+    assert error.item == 3

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dtrain.dist.claim import FORGOTTEN_S, FRESH_S, Claim, speaks_for_launch
+from dtrain.dist.claim import FORGOTTEN_S, FRESH_S, Claim
 
 
 def make_older(path: Path, age_s: float) -> None:
@@ -57,22 +57,3 @@ def test_claim_without_a_usable_folder_is_always_given(tmp_path: Path) -> None:
     claim = Claim("job", tmp_path / "missing")
     assert claim.take()
     assert claim.take()
-
-
-@pytest.fixture
-def claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder that claims without a folder of their own go to."""
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return tmp_path
-
-
-def test_speaks_for_launch_of_several_ranks_is_true_once(claims: Path) -> None:
-    envs = [{"OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_SIZE": "3"} for rank in range(3)]
-    assert [speaks_for_launch(env) for env in envs] == [True, False, False]
-    assert len(list(claims.iterdir())) == 1
-
-
-def test_speaks_for_launch_where_nothing_was_launched_is_always_true(claims: Path) -> None:
-    assert speaks_for_launch({})
-    assert speaks_for_launch({})
-    assert list(claims.iterdir()) == []

@@ -211,7 +211,7 @@ def fail_under_mpirun(
 
 
 def lines_with(text: str, output: str) -> list[str]:
-    """Return the lines of `output` that hold `text`, without the zero byte that ends Open MPI's own notices."""
+    """Return the lines that hold `text`, without the zero byte that ends a notice of Open MPI before them."""
     return [line.lstrip("\0") for line in output.splitlines() if text in line]
 
 

@@ -76,16 +76,19 @@ def test_mpi_under_an_mpirun_of_another_mpi_is_a_launch_error() -> None:
 
 def test_mpi_of_another_size_under_mpirun_is_said_once(mpirun: Mpirun, tmp_path: Path) -> None:
     program = """
-import os, sys
-from dtrain.dist.claim import speaks_for_launch
+import os, sys, time
+from dtrain.dist.claim import Claim
 from dtrain.dist.create import create_communicator
 from dtrain.dist.errors import LaunchError
+from dtrain.dist.launch_environment import launch_id
 os.environ["OMPI_COMM_WORLD_SIZE"] = "9"
 try:
     create_communicator(None, os.environ)
 except LaunchError as error:
-    if speaks_for_launch(os.environ):
-        print(error, file=sys.stderr)
+    if Claim(launch_id(os.environ, os.getppid())).take():
+        print(error, file=sys.stderr, flush=True)
+    else:
+        time.sleep(1)  # the first to exit makes mpirun end the others
     sys.exit(error.exit_code)
 """
     result = mpirun(3, ["-c", program], env={"TMPDIR": str(tmp_path)})

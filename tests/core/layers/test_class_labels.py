@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dtrain.core.blob import Blob
-from dtrain.core.errors import UserError
+from dtrain.core.errors import ItemError, UserError
 from dtrain.core.layers.class_labels import ClassLabels
 
 SCORES = (2, 3, 4)
@@ -52,8 +52,9 @@ def test_class_labels_of_another_count_name_both_shapes() -> None:
 
 
 @pytest.mark.parametrize("label", [3, -1])
-def test_class_labels_of_no_class_are_named_with_their_place(label: int) -> None:
+def test_class_labels_of_no_class_are_named_with_their_item(label: int) -> None:
     blob = label_blob((2, 4))
     blob.data[1, 2] = label
-    with pytest.raises(UserError, match=f"labels must be 0 to 2 .*, got {label} at place 6 of the batch"):
+    with pytest.raises(ItemError, match=f"labels must be 0 to 2 .*, got {label}$") as caught:
         ClassLabels(SCORES, 1, blob, None, np).read(blob)
+    assert caught.value.item == 1

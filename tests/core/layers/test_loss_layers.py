@@ -182,12 +182,12 @@ MISTAKES = [
     (
         softmax_with_loss(),
         ((3, 4), [0, 4, 1]),
-        "labels must be 0 to 3 (the scores have 4 classes), got 4 at place 1 of the batch",
+        "labels must be 0 to 3 (the scores have 4 classes), got 4",
     ),
     (
         'type: "Accuracy" accuracy_param { ignore_label: 9 }',
         ((3, 4), [0, 9, -1]),
-        "labels must be 0 to 3 (the scores have 4 classes), got -1 at place 2 of the batch",
+        "labels must be 0 to 3 (the scores have 4 classes), got -1",
     ),
     (
         softmax_with_loss(),

@@ -1,6 +1,6 @@
 """The recipe of a run: a solver file and the nets that it names, read, upgraded and checked together.
 
-The first stage of the flow prototxt → graph → net → solver. All mistakes of all files come in one UserError.
+The first thing that a run does. All mistakes of the solver file's fields and of its nets come in one UserError.
 Which nets a solver has, and in which state, follows caffe's solver.cpp (InitTrainNet, InitTestNets).
 """
 
@@ -10,19 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dtrain.core.errors import Problems, UserError
-from dtrain.core.graph.graph import Graph, build_graph
+from dtrain.core.graph.net_recipe import NetRecipe, build_net_recipe
 from dtrain.core.graph.upgrade import NetDocument, SolverDocument, upgrade_net, upgrade_solver
 from dtrain.core.paths import resolve
 from dtrain.core.prototxt import read_text
+from dtrain.core.snapshots.formats import SnapshotFormat, format_named
+from dtrain.core.solver.updater import check_update
 from dtrain.proto import caffe_pb2
-
-
-@dataclass(frozen=True)
-class NetRecipe:
-    """A net to build: its graph, and the document for places of its fields."""
-
-    document: NetDocument
-    graph: Graph
 
 
 @dataclass(frozen=True)
@@ -66,19 +60,9 @@ def read_recipe(path: str, *, level: int | None = None, stages: Sequence[str] | 
     return Recipe(path, solver, document, train, tuple(tests))
 
 
-def read_net(path: str, phase: int, *, level: int = 0, stages: Sequence[str] = ()) -> NetRecipe:
-    """Read the net file at `path` for a phase (caffe_pb2.TRAIN or TEST), level and stages."""
-    document = upgrade_net(read_text(path, caffe_pb2.NetParameter))
-    state = caffe_pb2.NetState(phase=phase, level=level, stage=stages)  # type: ignore[arg-type]
-    return _build(document, phase, state)
-
-
-def _build(document: NetDocument, phase: int, state: caffe_pb2.NetState) -> NetRecipe:
-    """Build the graph in the state, low to high: `phase`, the net file's own state, `state`."""
-    merged = caffe_pb2.NetState(phase=phase)  # type: ignore[arg-type]
-    merged.MergeFrom(document.message.state)
-    merged.MergeFrom(state)
-    return NetRecipe(document, build_graph(document, merged))
+def snapshot_format(solver: caffe_pb2.SolverParameter) -> SnapshotFormat:
+    """Return the format in which `solver` wants its snapshots; raises UserError for one that is not there."""
+    return format_named(caffe_pb2.SolverParameter.SnapshotFormat.Name(solver.snapshot_format))
 
 
 def _try_net(choice: _NetChoice, documents: dict[int, NetDocument], problems: Problems) -> NetRecipe | None:
@@ -87,7 +71,7 @@ def _try_net(choice: _NetChoice, documents: dict[int, NetDocument], problems: Pr
         key = id(choice.read)
         if key not in documents:
             documents[key] = upgrade_net(choice.read())
-        return _build(documents[key], choice.phase, choice.state)
+        return build_net_recipe(documents[key], choice.phase, choice.state)
     except UserError as error:
         for problem in error.problems:
             problems.add(problem)
@@ -95,14 +79,22 @@ def _try_net(choice: _NetChoice, documents: dict[int, NetDocument], problems: Pr
 
 
 def _check_solver(document: SolverDocument, problems: Problems) -> None:
+    """Note what the schema and its ranges can't say of a solver file: what must be given, and what is known."""
     solver = document.message
-    for field in ("base_lr", "lr_policy"):
-        if not solver.HasField(field):
-            problems.add(f"{document.path}: {field} must be given")
+    missing = [field for field in ("base_lr", "lr_policy") if not solver.HasField(field)]
+    for field in missing:
+        problems.add(f"{document.path}: {field} must be given")
     if solver.test_interval and not solver.test_iter:
         problems.add(f"{document.where('test_interval')}: test_interval needs a test_iter for each test net")
     if solver.test_iter and not solver.test_interval:
         problems.add(f"{document.where('test_iter', 0)}: test_iter needs a test_interval, got none")
+    for field, problem in check_update(solver):
+        if field not in missing:
+            problems.add(f"{document.where(field)}: {problem}")
+    try:
+        snapshot_format(solver)
+    except UserError as error:
+        problems.add(f"{document.where('snapshot_format')}: {error}")
 
 
 class _NetChoices:
@@ -143,7 +135,7 @@ class _NetChoices:
                 f"for {len(readers)} test nets"
             )
             return []
-        readers += [self._reader(common)] * num_left
+        readers += [self._reader(common) for _ in range(num_left)]
         if solver.test_state and len(solver.test_state) != len(readers):
             self.problems.add(
                 f"{self.document.where('test_state', 0)}: test_state must be given for each of the "

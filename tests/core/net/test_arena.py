@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+
+from dtrain.core.blob import Blob
+from dtrain.core.net.arena import Arena
+from dtrain.core.net.params import Param
+from dtrain.core.tensor import ALIGNMENT_BYTES
+
+
+def make_param(values: np.ndarray) -> Param:
+    blob = Blob(values.shape)
+    blob.data[...] = values
+    blob.diff[...] = -values
+    return Param(blob, 0, 0, "", None, None)
+
+
+def test_arena_takes_params_in_with_their_values() -> None:
+    first, second = np.arange(6.0).reshape(2, 3), np.arange(20.0)
+    params = [make_param(first), make_param(second)]
+    arena = Arena(params)
+    for param, values in zip(params, (first, second), strict=True):
+        np.testing.assert_array_equal(param.blob.data, values)
+        np.testing.assert_array_equal(param.blob.diff, -values)
+        assert np.shares_memory(param.blob.data, arena.data)
+        assert np.shares_memory(param.blob.diff, arena.diff)
+    assert arena.data.sum() == first.sum() + second.sum()  # nothing but params is in it
+    assert arena.diff.sum() == -arena.data.sum()
+
+
+def test_arena_lays_the_last_param_first_each_on_a_cache_line() -> None:
+    params = [make_param(np.full(3, 1.0)), make_param(np.full(17, 2.0)), make_param(np.full(1, 3.0))]
+    arena = Arena(params)
+    per_line = ALIGNMENT_BYTES // 4
+    assert arena.data[0] == 3
+    assert (arena.data[per_line : per_line + 17] == 2).all()
+    assert (arena.data[3 * per_line : 3 * per_line + 3] == 1).all()
+    for param in params:
+        assert param.blob.data.ctypes.data % ALIGNMENT_BYTES == 0
+        assert param.blob.diff.ctypes.data % ALIGNMENT_BYTES == 0
+
+
+def test_arena_moves_what_shares_a_param_too() -> None:
+    owner, sharer = make_param(np.zeros((2, 2))), Blob((4,))
+    sharer.share_data(owner.blob)
+    sharer.share_diff(owner.blob)
+    arena = Arena([owner])
+    sharer.data[...] = 5
+    sharer.diff[...] = 6
+    assert (arena.data[:4] == 5).all()
+    assert (arena.diff[:4] == 6).all()
+
+
+def test_arena_extra_values_travel_behind_the_diffs() -> None:
+    arena = Arena([make_param(np.ones(3))], num_extra=2)
+    arena.extra[...] = (7, 8)
+    assert arena.reduced[-2:].tolist() == [7, 8]
+    assert arena.reduced.size == arena.diff.size + 2
+    assert np.shares_memory(arena.reduced, arena.diff)
+
+
+def test_arena_of_no_params_has_the_extra_values_alone() -> None:
+    arena = Arena([], num_extra=1)
+    assert (arena.data.size, arena.diff.size, arena.reduced.size) == (0, 0, 1)

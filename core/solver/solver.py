@@ -11,7 +11,7 @@ the gradients, so that all ranks do it after the same iteration.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,9 +26,9 @@ from dtrain.core.net.params import trainable
 from dtrain.core.net.scores import Score
 from dtrain.core.net.weights import copy_weights
 from dtrain.core.random_streams import RandomStreams
-from dtrain.core.snapshots import load_weights
+from dtrain.core.snapshots import Manifest, SnapshotStore, load_weights
 from dtrain.core.solver.display import Display, show_test
-from dtrain.core.solver.keeper import Keeper
+from dtrain.core.solver.keeper import Keeper, snapshot_prefix
 from dtrain.core.solver.lockstep import (
     agree_on_seed,
     average_statistics,
@@ -38,7 +38,7 @@ from dtrain.core.solver.lockstep import (
 )
 from dtrain.core.solver.loss_window import LossWindow
 from dtrain.core.solver.lr_policies import multistep_index
-from dtrain.core.solver.recipe import Recipe
+from dtrain.core.solver.recipe import Recipe, snapshot_format
 from dtrain.core.solver.testing import run_test_pass
 from dtrain.core.solver.updater import Updater
 from dtrain.data.errors import DataError
@@ -118,7 +118,8 @@ class Solver:
             test_net.share_params_with(self.net)
         self.display = Display(self.net, self.communicator, self.param.display)
         self.updater = Updater(self.param, self.net.learnable_params, self.arena)
-        self.keeper = Keeper(self)
+        prefix = snapshot_prefix(self.param, self.recipe.path)
+        self.keeper = Keeper(SnapshotStore(prefix, snapshot_format(self.param)), self.communicator)
 
     def _make_nets(self) -> list[Net]:
         """Return train and test nets. Raises UserError with the mistakes of all of them."""
@@ -305,7 +306,11 @@ class Solver:
     def restore(self, path: str) -> None:
         """Take up the run of a snapshot (.solverstate). Collective. Raises UserError; then nothing has changed."""
         self.activity.doing = "restoring a snapshot"
-        self.keeper.restore(path)
+        restored = self.keeper.read(path, self.net, self.updater.history)
+        self.broadcast_params()
+        self.iter = restored.iteration
+        if restored.manifest is not None:
+            self._take_up(restored.manifest)
 
     def resume_newest(self) -> str | None:
         """Take up the newest good snapshot of this solver's prefix; return its path, or None. Collective."""
@@ -314,18 +319,32 @@ class Solver:
             self.restore(path)
         return path
 
-    def take_up(self, manifest: Mapping[str, Any]) -> None:
+    def _take_up(self, manifest: Manifest) -> None:
         """Set what a manifest keeps beside Caffe's files: place in the data, seed, passes, smoothing window."""
-        self.seed = manifest["seed"]
+        self.seed = manifest.seed
         for net in [self.net, *self.test_nets]:
             net.context.random.seed = self.seed
             for layer in net.reading_layers:
                 layer.reseed(self.seed)
-        self.net.context.random.pass_index = manifest["pass_index"]
-        self.losses.restart(manifest["losses"])
+        self.net.context.random.pass_index = manifest.pass_index
+        self.losses.restart(manifest.losses)
         for layer in self.net.reading_layers:
-            if layer.name in manifest["positions"]:
-                layer.start(manifest["positions"][layer.name])
+            if layer.name in manifest.positions:
+                layer.start(manifest.positions[layer.name])
+
+    def _manifest(self) -> Manifest:
+        layers = self.net.reading_layers
+        return Manifest(
+            iteration=self.iter,
+            world_size=self.communicator.world_size,
+            batch_sizes={layer.name: layer.loader.batch_size for layer in layers},
+            positions={layer.name: layer.position for layer in layers},
+            epoch=self.epoch,
+            seed=self.seed,
+            current_step=self.current_step,
+            losses=tuple(self.losses.losses),
+            pass_index=self.net.context.random.pass_index,
+        )
 
     def snapshot(self) -> str:
         """Write a snapshot of now; return the path of its .solverstate. Collective; rank 0 writes."""
@@ -333,7 +352,7 @@ class Solver:
         average_statistics(self.net.learnable_params, self.communicator)
         # Rank 0's window is what is kept: it must be everybody's, or a resumed run would show another loss.
         self.losses.restart(mean_over_ranks(np.array(self.losses.losses), self.communicator))
-        path = self.keeper.write()
+        path = self.keeper.write(self.net, self.updater.history, self._manifest(), self.param.snapshot_diff)
         self._tell("on_snapshot", path)
         return path
 

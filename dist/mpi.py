@@ -8,6 +8,7 @@ imported.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -98,7 +99,10 @@ def load_mpi() -> ModuleType:
     """
     os.environ.update(mpi_settings(os.environ, os.cpu_count() or 1))
     try:
-        from mpi4py import MPI
+        with warnings.catch_warnings():
+            # Said by mpi4py on every rank; check_world_size says it once, and what to do.
+            warnings.filterwarnings("ignore", "suspicious MPI execution environment")
+            from mpi4py import MPI
     except ImportError as error:
         raise LaunchError(
             f"mpi: mpi4py must be installed for a job of several ranks ({error}); pip install 'dtrain[mpi]'"

@@ -45,6 +45,11 @@ class BackgroundWriter:
         self.finish()
         self._pending = self._thread.submit(action)
 
+    def poll(self) -> None:
+        """Raise the exception of the action under way if it has failed by now, once; wait for nothing."""
+        if self._pending is not None and self._pending.done():
+            self.finish()
+
     def finish(self) -> None:
         """Wait until the action under way is done; raises its exception, once."""
         if self._pending is not None:

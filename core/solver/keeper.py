@@ -48,7 +48,7 @@ class Restored:
 
 
 class Keeper:
-    """Writes and reads the snapshots in `store`. All calls are collective, except finish."""
+    """Writes and reads the snapshots in `store`. All calls are collective but poll and finish."""
 
     def __init__(self, store: SnapshotStore, communicator: Communicator) -> None:
         self.store = store
@@ -72,6 +72,10 @@ class Keeper:
             copies = [array.copy() for array in history]
             self._writer.submit(lambda: self.store.write(net.name, records, copies, manifest))
         return path
+
+    def poll(self) -> None:
+        """Raise UserError if the snapshot under way has failed by now. Not collective; waits for nothing."""
+        self._writer.poll()
 
     def finish(self) -> None:
         """Wait until the snapshot under way is on the disk. Raises UserError if it could not be written."""

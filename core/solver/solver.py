@@ -239,6 +239,7 @@ class Solver:
 
     def _handle_requests(self) -> None:
         """Do what any rank was asked for; every rank sees the same sums, hence does the same."""
+        self.keeper.poll()
         if self.arena.extra[STOP]:
             self.stopped_early = True
         due = self.param.snapshot and self.iter % self.param.snapshot == 0

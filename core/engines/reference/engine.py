@@ -47,7 +47,8 @@ class ReferenceEngine(Engine):
         """Return numpy's version, its BLAS and how many threads that BLAS may use."""
         blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
         blas_text = " ".join(blas[key] for key in ("name", "version") if key in blas) or "no BLAS"
-        return f"{self.name}: numpy {np.__version__}, {blas_text}, {num_blas_threads()} threads"
+        count = num_blas_threads()
+        return f"{self.name}: numpy {np.__version__}, {blas_text}, {count} thread{'s' * (count > 1)}"
 
 
 def num_blas_threads() -> int:

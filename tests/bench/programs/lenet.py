@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from dtrain.core.engines import create_engine
-from dtrain.core.graph.recipe import read_recipe
+from dtrain.core.solver.recipe import read_recipe
 from dtrain.core.solver.solver import Solver
 from dtrain.dist.create import create_communicator
 
@@ -44,9 +44,11 @@ def main() -> None:
     """Train and print."""
     database, batch_size, num_iterations = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     communicator = create_communicator(None, os.environ)
-    folder = Path(database).parent / f"rank{communicator.rank}"
-    folder.mkdir(exist_ok=True)
-    recipe = read_recipe(os.fspath(write_solver(database, batch_size, folder)))
+    folder = Path(database).parent
+    if communicator.rank == 0:
+        write_solver(database, batch_size, folder)
+    communicator.barrier()
+    recipe = read_recipe(os.fspath(folder / "solver.prototxt"))
     for test in ("test_iter", "test_interval"):
         recipe.solver.ClearField(test)
     recipe.solver.display = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 import pytest
 
@@ -90,3 +91,29 @@ def test_exit_with_an_exception_under_way_logs_the_failure_instead(caplog: pytes
         train()
     assert [record.getMessage() for record in caplog.records] == ["no space"]
     assert caplog.records[0].levelno == logging.ERROR
+
+
+def test_poll_raises_a_failure_once_and_waits_for_nothing() -> None:
+    release, failed = threading.Event(), threading.Event()
+
+    def fail_when_released() -> None:
+        release.wait(TIMEOUT_S)
+        failed.set()
+        fail()
+
+    with BackgroundWriter() as writer:
+        writer.poll()
+        writer.submit(fail_when_released)
+        writer.poll()
+        assert not failed.is_set()
+        release.set()
+        failed.wait(TIMEOUT_S)
+        with pytest.raises(UserError, match="no space"):
+            _poll_until_it_raises(writer)
+        writer.poll()
+
+
+def _poll_until_it_raises(writer: BackgroundWriter) -> None:
+    end = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < end:
+        writer.poll()

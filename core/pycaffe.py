@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from dtrain.core.errors import UserError
 from dtrain.core.graph.net_recipe import read_net
 from dtrain.core.layers import LAYERS
 from dtrain.core.layers.layer import LayerContext
+from dtrain.core.names import nearest
 from dtrain.core.net import net as core_net
 from dtrain.core.net.weights import copy_weights, layer_records
 from dtrain.core.random_streams import RandomStreams
@@ -102,11 +103,11 @@ class Net:
         net = self._net
         if inputs:
             self._set_inputs(inputs)
-        first = net.layer_names.index(start) if start is not None else 0
-        last = net.layer_names.index(end) if end is not None else None
+        first = 0 if start is None else self._layer_index(start)
+        last = None if end is None else self._layer_index(end)
         net.forward(first, last)
         names = net.outputs if last is None else net.top_names[last]
-        return {name: net.blobs[name].data for name in [*names, *(blobs or ())]}
+        return {name: self._blob(name).data for name in [*names, *(blobs or ())]}
 
     def backward(
         self,
@@ -121,12 +122,12 @@ class Net:
         """
         net = self._net
         for name, values in tops.items():
-            net.blobs[name].diff[...] = values
-        first = net.layer_names.index(start) if start is not None else None
-        last = net.layer_names.index(end) if end is not None else 0
+            self._blob(name).diff[...] = values
+        first = None if start is None else self._layer_index(start)
+        last = 0 if end is None else self._layer_index(end)
         net.backward(first, last)
         names = net.inputs if end is None else net.bottom_names[last]
-        return {name: net.blobs[name].diff for name in [*names, *(diffs or ())]}
+        return {name: self._blob(name).diff for name in [*names, *(diffs or ())]}
 
     def reshape(self) -> None:
         """Give all blobs their shapes anew, after an input has been reshaped."""
@@ -140,6 +141,12 @@ class Net:
         """Write the net's weights as a .caffemodel."""
         write_caffemodel(path, self._net.name, layer_records(self._net))
 
+    def _layer_index(self, name: str) -> int:
+        return self._net.layer_names.index(_known(name, self._net.layer_names, "layer"))
+
+    def _blob(self, name: str) -> Blob:
+        return self._net.blobs[_known(name, self._net.blobs, "blob")]
+
     def _set_inputs(self, inputs: dict[str, Any]) -> None:
         if set(inputs) != set(self.inputs):
             raise UserError(f"forward: inputs must be {', '.join(self.inputs)}, got {', '.join(inputs)}")
@@ -150,6 +157,14 @@ class Net:
                     f'forward: input "{name}" must have batch size {blob.shape[:1]}, got {array.shape[:1]}'
                 )
             blob.data[...] = array
+
+
+def _known(name: str, names: Collection[str], kind: str) -> str:
+    """Return `name`; raise UserError if it is none of the net's `names`."""
+    if name not in names:
+        hint = nearest(name, names)
+        raise UserError(f'the net has no {kind} "{name}"{"; " + hint if hint else ""}; it has {", ".join(names)}')
+    return name
 
 
 class SGDSolver:

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtrain.core.engines import create_engine
-from dtrain.core.graph.recipe import read_recipe
 from dtrain.core.net.scores import Score
+from dtrain.core.solver.recipe import read_recipe
 from dtrain.core.solver.solver import Solver
 from dtrain.dist.communicator import Communicator
 from tests.core.solver.ranks import is_first, wait_for_all
@@ -45,10 +45,17 @@ layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: 
 {tail}
 """
 
-SOLVER = """net: "{net}"
-type: "SGD" base_lr: 0.05 lr_policy: "inv" gamma: 0.01 power: 0.75 momentum: 0.9 weight_decay: 0.001
-random_seed: 3 snapshot_prefix: "{prefix}" snapshot_after_train: false
-"""
+# What a solver has unless a test gives that field.
+SOLVER = {
+    "type": '"SGD"',
+    "base_lr": "0.05",
+    "lr_policy": '"inv" gamma: 0.01 power: 0.75',
+    "momentum": "0.9",
+    "weight_decay": "0.001",
+    "max_iter": "20",
+    "random_seed": "3",
+    "snapshot_after_train": "false",
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,7 @@ class SmallRuns:
 
     def write(
         self,
-        solver: str = "max_iter: 20",
+        solver: str = "",
         *,
         name: str = "run",
         batch_size: int = 8,
@@ -70,10 +77,12 @@ class SmallRuns:
         shuffle: bool = False,
         num_classes: int = NUM_CLASSES,
     ) -> str:
-        """Write a net and a solver with the further fields `solver`; return the solver's path.
+        """Write a net and a solver with the fields `solver` beside the default ones; return the solver's path.
 
         middle: layers that work in place on h. tail: further layers. Snapshots are called NAME_iter_….
         """
+        fields = {"net": f'"{self.folder / name}.prototxt"', "snapshot_prefix": f'"{self.folder / name}"', **SOLVER}
+        defaults = [f"{field}: {value}\n" for field, value in fields.items() if f"{field}:" not in solver]
         net = NET.format(
             database=self.database,
             batch_size=batch_size,
@@ -86,9 +95,8 @@ class SmallRuns:
         )
         path = self.folder / f"{name}_solver.prototxt"
         if is_first():
-            net_path = self.folder / f"{name}.prototxt"
-            net_path.write_text(net)
-            path.write_text(SOLVER.format(net=net_path, prefix=self.folder / name) + solver)
+            (self.folder / f"{name}.prototxt").write_text(net)
+            path.write_text("".join(defaults) + solver)
         wait_for_all()
         return str(path)
 

@@ -2,87 +2,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dtrain.core.engines import create_engine
 from dtrain.core.errors import UserError
-from dtrain.core.graph.recipe import read_recipe
-from dtrain.core.snapshots import read_caffemodel
+from dtrain.core.solver.recipe import read_recipe
 from dtrain.core.solver.solver import Solver
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.errors import AgreedFailure
 from dtrain.dist.single import SingleCommunicator
 from tests.core.solver.ranks import WORLD_SIZES, on_ranks
-from tests.core.solver.small_runs import (
-    BATCH_NORM,
-    RANDOM_DATA,
-    Outcome,
-    Recorder,
-    SmallRuns,
-    assert_same_bits,
-    interleave,
-    opened,
-    outcome_of,
-    params_of,
-    solve,
-)
+from tests.core.solver.small_runs import BATCH_NORM, Recorder, SmallRuns, opened, params_of, solve
 
-GLOBAL_BATCH_SIZE = 64
+SEVERAL = WORLD_SIZES[0]
 
 
 def run_alone(path: str, after: Callable[[Solver], None] = lambda solver: None) -> Recorder:
-    """Solve on one rank of this process."""
+    """Solve on this process alone."""
     recorder = Recorder(after)
     with opened(path, SingleCommunicator(), recorder) as solver:
         solver.solve()
     return recorder
 
 
-@pytest.mark.parametrize("world_size", WORLD_SIZES)
-@pytest.mark.parametrize(
-    ("shuffle", "transform"), [(False, ""), (True, RANDOM_DATA)], ids=["in file order", "shuffled"]
-)
-def test_solve_on_any_number_of_ranks_takes_the_same_way(
-    runs: SmallRuns, world_size: int, shuffle: bool, transform: str
-) -> None:
-    paths = {
-        n: runs.write(name=f"on{n}", batch_size=GLOBAL_BATCH_SIZE // n, shuffle=shuffle, transform=transform)
-        for n in (1, world_size)
-    }
-    (alone,), shared = (on_ranks(n, solve(path)) for n, path in paths.items())
-    losses = np.mean([outcome.losses for outcome in shared], axis=0)
-    np.testing.assert_allclose(losses, alone.losses, rtol=1e-4)
-    assert losses[-1] < 0.8 * losses[0]  # it does learn
-    assert len(losses) == 20
-    for outcome in shared:
-        for name, values in alone.params.items():
-            scale = np.abs(values).max()
-            np.testing.assert_allclose(outcome.params[name], values, rtol=1e-4, atol=1e-4 * scale)
-    for mine, theirs in zip(interleave(shared), (alone.next_data, alone.next_label), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-
-
-@pytest.mark.parametrize("world_size", WORLD_SIZES)
-def test_solve_leaves_the_same_bits_on_every_rank(runs: SmallRuns, world_size: int) -> None:
-    first, *others = on_ranks(world_size, solve(runs.write("max_iter: 5")))
-    for other in others:
-        for name, values in first.params.items():
-            np.testing.assert_array_equal(other.params[name], values)
-
-
-@pytest.mark.parametrize("world_size", [1, WORLD_SIZES[0]])
-def test_iter_size_with_smaller_batches_takes_the_same_way(runs: SmallRuns, world_size: int) -> None:
-    whole = runs.write("max_iter: 8", name="whole", batch_size=12)
-    thirds = runs.write("max_iter: 8 iter_size: 3", name="thirds", batch_size=4)
-    expected, got = (on_ranks(world_size, solve(path)) for path in (whole, thirds))
-    for key in ("losses",):
-        means = [np.mean([getattr(outcome, key) for outcome in outcomes], axis=0) for outcomes in (got, expected)]
-        np.testing.assert_allclose(*means, rtol=1e-4)
-    for name, values in expected[0].params.items():
-        np.testing.assert_allclose(got[0].params[name], values, rtol=1e-4, atol=1e-5)
+def test_solve_runs_to_max_iter_and_tells_its_observers(runs: SmallRuns) -> None:
+    recorder = run_alone(runs.write("max_iter: 3"))
+    assert recorder.bounds == ["start at 0", "end at 3"]
+    assert len(recorder.losses) == 3
 
 
 def test_step_trains_so_many_iterations_and_restarts_the_smoothed_loss(runs: SmallRuns) -> None:
@@ -98,37 +46,32 @@ def test_step_trains_so_many_iterations_and_restarts_the_smoothed_loss(runs: Sma
 
 def test_smoothed_loss_is_the_mean_of_the_last_ones(runs: SmallRuns) -> None:
     smoothed: list[float] = []
-    recorder = run_alone(
-        runs.write("max_iter: 6 average_loss: 3"), lambda solver: smoothed.append(solver.smoothed_loss)
-    )
+    path = runs.write("max_iter: 6 average_loss: 3")
+    recorder = run_alone(path, lambda solver: smoothed.append(solver.smoothed_loss))
     means = [np.mean(recorder.losses[max(0, i - 2) : i + 1]) for i in range(6)]
     np.testing.assert_allclose(smoothed, means, rtol=1e-12)
 
 
 def test_learning_rate_and_current_step_follow_the_policy(runs: SmallRuns) -> None:
-    path = runs.write("max_iter: 1")
-    text = Path(path).read_text().replace('"inv" gamma: 0.01 power: 0.75', '"multistep" gamma: 0.5 stepvalue: [1, 3]')
-    Path(path).write_text(text)
+    seen = []
+    path = runs.write('base_lr: 1 lr_policy: "multistep" gamma: 0.5 stepvalue: [1, 3]')
     with opened(path, SingleCommunicator()) as solver:
-        seen = []
         for iteration in range(5):
             solver.iter = iteration
-            seen.append((solver.current_step, solver.learning_rate / solver.param.base_lr))
+            seen.append((solver.current_step, solver.learning_rate))
     assert seen == [(0, 1), (1, 0.5), (1, 0.5), (2, 0.25), (2, 0.25)]
 
 
 def test_epoch_counts_the_passes_of_all_ranks_over_the_records(runs: SmallRuns) -> None:
     path = runs.write("max_iter: 7", batch_size=20)  # of 100 records
-    epochs: list[list[int]] = on_ranks(WORLD_SIZES[0], lambda c: epochs_of(path, c))
-    size = WORLD_SIZES[0]
-    assert epochs == [[20 * size * (i + 1) // 100 for i in range(7)]] * size
 
+    def body(communicator: Communicator) -> list[int]:
+        epochs: list[int] = []
+        with opened(path, communicator, Recorder(lambda solver: epochs.append(solver.epoch))) as solver:
+            solver.solve()
+        return epochs
 
-def epochs_of(path: str, communicator: Communicator) -> list[int]:
-    epochs: list[int] = []
-    with opened(path, communicator, Recorder(lambda solver: epochs.append(solver.epoch))) as solver:
-        solver.solve()
-    return epochs
+    assert on_ranks(SEVERAL, body) == [[20 * SEVERAL * (i + 1) // 100 for i in range(7)]] * SEVERAL
 
 
 # -- tests on the way --------------------------------------------------------------------------------------
@@ -153,8 +96,15 @@ def test_solve_without_test_nets_never_tests(runs: SmallRuns) -> None:
     assert run_alone(runs.write("max_iter: 2")).tests == []
 
 
-def test_solve_tells_its_observers_start_and_end(runs: SmallRuns) -> None:
-    assert run_alone(runs.write("max_iter: 3")).bounds == ["start at 0", "end at 3"]
+def test_solver_s_test_nets_share_the_params_of_its_net(runs: SmallRuns) -> None:
+    path = runs.write("test_interval: 5 test_iter: [1, 1]", middle=BATCH_NORM)
+    with opened(path, SingleCommunicator()) as solver:
+        assert len(solver.test_nets) == 2
+        for layer, blobs in solver.net.params.items():
+            for i, blob in enumerate(blobs):
+                blob.data[...] = 5
+                for net in solver.test_nets:
+                    assert (net.params[layer][i].data == 5).all()
 
 
 @pytest.mark.parametrize("world_size", WORLD_SIZES)
@@ -181,15 +131,15 @@ def test_test_all_averages_running_statistics_over_the_ranks(runs: SmallRuns, wo
 
 
 @pytest.mark.parametrize("world_size", [1, *WORLD_SIZES])
-@pytest.mark.parametrize("asks_again", [False, True])
+@pytest.mark.parametrize("asked_at", [(3,), (3, 4)])
 def test_request_stop_on_one_rank_stops_all_after_the_same_iteration(
-    runs: SmallRuns, world_size: int, asks_again: bool
+    runs: SmallRuns, world_size: int, asked_at: tuple[int, ...]
 ) -> None:
-    path = runs.write("max_iter: 9 display: 9 test_interval: 9 test_iter: 1 test_initialization: false")
+    path = runs.write("max_iter: 9 test_interval: 4 test_iter: 1 test_initialization: false")
 
     def body(communicator: Communicator) -> tuple[int, bool, int]:
         def ask(solver: Solver) -> None:
-            if communicator.rank == world_size - 1 and solver.iter in ((3, 4) if asks_again else (3,)):
+            if communicator.rank == world_size - 1 and solver.iter in asked_at:
                 solver.request_stop()
 
         recorder = Recorder(ask)
@@ -197,7 +147,14 @@ def test_request_stop_on_one_rank_stops_all_after_the_same_iteration(
             solver.solve()
             return solver.iter, solver.stopped_early, len(recorder.tests)
 
-    assert on_ranks(world_size, body) == [(4, True, 0)] * world_size
+    assert on_ranks(world_size, body) == [(4, True, 0)] * world_size  # and the last test is left out
+
+
+def test_request_stop_ends_with_the_snapshot_after_train(runs: SmallRuns) -> None:
+    path = runs.write("max_iter: 9 snapshot_after_train: true")
+    recorder = run_alone(path, lambda solver: solver.request_stop() if solver.iter == 1 else None)
+    assert recorder.snapshots == [(2, str(runs.state(2)))]
+    assert runs.state(2).exists()
 
 
 def test_solve_after_a_stop_goes_on(runs: SmallRuns) -> None:
@@ -209,7 +166,7 @@ def test_solve_after_a_stop_goes_on(runs: SmallRuns) -> None:
         assert (solver.iter, solver.stopped_early) == (4, False)
 
 
-@pytest.mark.parametrize("world_size", [1, WORLD_SIZES[0]])
+@pytest.mark.parametrize("world_size", [1, SEVERAL])
 def test_request_snapshot_on_one_rank_writes_one_after_that_iteration(
     runs: SmallRuns, world_size: int
 ) -> None:
@@ -229,78 +186,80 @@ def test_request_snapshot_on_one_rank_writes_one_after_that_iteration(
     assert [state.name for state in runs.folder.glob("*.solverstate")] == ["run_iter_3.solverstate"]
 
 
-# -- snapshots on the way, weights -------------------------------------------------------------------------
+# -- snapshots and weights ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("fields", "written_at"),
     [
-        ("snapshot: 2", [2, 4]),
+        ("snapshot: 2 snapshot_after_train: false", [2, 4]),
         ("snapshot: 2 snapshot_after_train: true", [2, 4, 5]),
         ("snapshot: 5 snapshot_after_train: true", [5]),
         ("snapshot_after_train: true", [5]),
-        ("", []),
+        ("snapshot_after_train: false", []),
     ],
 )
 def test_solve_writes_snapshots_as_the_solver_says(
     runs: SmallRuns, fields: str, written_at: list[int]
 ) -> None:
-    path = runs.write("max_iter: 5")
-    text = Path(path).read_text()
-    Path(path).write_text(text.replace("snapshot_after_train: false", fields or "snapshot_after_train: false"))
-    if "after_train" not in fields:
-        Path(path).write_text(Path(path).read_text() + " snapshot_after_train: false")
-    assert [iteration for iteration, _ in run_alone(path).snapshots] == written_at
-    written = {int(re.findall(r"\d+", state.name)[0]) for state in runs.folder.glob("*.solverstate")}
-    assert written == set(written_at)
+    recorder = run_alone(runs.write(f"max_iter: 5 {fields}"))
+    assert recorder.snapshots == [(iteration, str(runs.state(iteration))) for iteration in written_at]
+    assert {state.name for state in runs.folder.glob("*.solverstate")} == {
+        runs.state(iteration).name for iteration in written_at
+    }
 
 
 def test_solve_finds_out_first_whether_snapshots_can_be_written(runs: SmallRuns) -> None:
     (runs.folder / "file").touch()
-    path = runs.write("max_iter: 5 snapshot: 5", name="file/run2" if False else "run")
-    Path(path).write_text(Path(path).read_text().replace(str(runs.folder / "run") + '" snap', str(runs.folder / "file" / "x") + '" snap'))
-    recorder = Recorder()
-    with opened(path, SingleCommunicator(), recorder) as solver, pytest.raises(UserError, match="file"):
-        solver.solve()
-    assert recorder.losses == []
+    path = runs.write(f'snapshot: 5 snapshot_prefix: "{runs.folder}/file/x"')
+
+    def body(communicator: Communicator) -> tuple[int, str]:
+        with opened(path, communicator) as solver:
+            with pytest.raises((UserError, AgreedFailure)) as caught:
+                solver.solve()
+            return solver.iter, str(caught.value)
+
+    for iteration, message in on_ranks(SEVERAL, body):
+        assert iteration == 0
+        assert f"{runs.folder}/file" in message
 
 
-@pytest.mark.parametrize("world_size", [1, WORLD_SIZES[0]])
+@pytest.mark.parametrize("world_size", [1, SEVERAL])
 def test_load_weights_gives_every_rank_the_file_s_params(runs: SmallRuns, world_size: int) -> None:
-    trained = on_ranks(1, solve(runs.write("max_iter: 3 snapshot: 3", name="source")))[0]
-    path = runs.write("random_seed: 8".replace("random_seed: 8", ""))
+    (trained,) = on_ranks(1, solve(runs.write("max_iter: 3 snapshot: 3", name="source")))
+    path = runs.write("random_seed: 8")
 
-    def body(communicator: Communicator) -> dict[str, np.ndarray]:
+    def body(communicator: Communicator) -> tuple[int, dict[str, np.ndarray]]:
         with opened(path, communicator) as solver:
             solver.load_weights([str(runs.folder / "source_iter_3.caffemodel")])
-            assert solver.iter == 0
-            return params_of(solver)
+            return solver.iter, params_of(solver)
 
-    for params in on_ranks(world_size, body):
-        for name, values in trained.params.items():
-            np.testing.assert_array_equal(params[name], values)
+    for iteration, params in on_ranks(world_size, body):
+        assert iteration == 0
+        assert_equal(params, trained.params)
 
 
 def test_load_weights_of_another_net_is_one_failure_on_all_ranks(runs: SmallRuns) -> None:
     on_ranks(1, solve(runs.write("max_iter: 1 snapshot: 1", name="source", num_classes=7)))
     weights, path = str(runs.folder / "source_iter_1.caffemodel"), runs.write()
 
-    def body(communicator: Communicator) -> tuple[str, ...]:
+    def body(communicator: Communicator) -> tuple[tuple[str, ...], int]:
         with opened(path, communicator) as solver:
             before = params_of(solver)
             with pytest.raises(AgreedFailure) as caught:
                 solver.load_weights([weights])
-            assert_params_equal(params_of(solver), before)
-            assert caught.value.exit_code == 2
-            return caught.value.problems
+            assert_equal(params_of(solver), before)
+            return caught.value.problems, caught.value.exit_code
 
-    first, *others = on_ranks(WORLD_SIZES[0], body)
-    assert len(first) == 1
-    assert re.search(r'source_iter_1.caffemodel: param 0 of layer "ip" must be \(4, 144\)', first[0])
+    first, *others = on_ranks(SEVERAL, body)
+    (problem,), exit_code = first
+    assert re.search(r'source_iter_1.caffemodel: param 0 of layer "ip" must be \(4, 144\)', problem)
+    assert exit_code == 2
     assert all(other == first for other in others)
 
 
-def assert_params_equal(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
+def assert_equal(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
+    assert left.keys() == right.keys()
     for name, values in left.items():
         np.testing.assert_array_equal(values, right[name])
 
@@ -308,28 +267,24 @@ def assert_params_equal(left: dict[str, np.ndarray], right: dict[str, np.ndarray
 # -- making one --------------------------------------------------------------------------------------------
 
 
-def test_solver_without_a_seed_has_one_that_all_ranks_share(runs: SmallRuns) -> None:
-    path = runs.write()
-    text = Path(path).read_text().replace("random_seed: 3", "")
-    seeds = []
-    for name in ("a", "b"):
-        other = runs.folder / f"{name}.prototxt"
-        other.write_text(text)
+def test_solver_without_a_seed_draws_one_that_all_ranks_share(runs: SmallRuns) -> None:
+    path, seeds = runs.write("random_seed: -1"), []
 
-        def body(communicator: Communicator, path: str = str(other)) -> tuple[int, dict[str, np.ndarray]]:
-            with opened(path, communicator) as solver:
-                return solver.seed, params_of(solver)
+    def body(communicator: Communicator) -> tuple[int, dict[str, np.ndarray]]:
+        with opened(path, communicator) as solver:
+            return solver.seed, params_of(solver)
 
-        ranks = on_ranks(WORLD_SIZES[0], body)
-        assert len({seed for seed, _ in ranks}) == 1
-        for _, params in ranks[1:]:
-            assert_params_equal(params, ranks[0][1])
-        seeds.append(ranks[0][0])
+    for _ in range(2):
+        (seed, params), *others = on_ranks(SEVERAL, body)
+        for other_seed, other_params in others:
+            assert other_seed == seed
+            assert_equal(other_params, params)
+        seeds.append(seed)
     assert seeds[0] != seeds[1]
 
 
 def test_solver_of_other_files_on_one_rank_is_refused_on_all(runs: SmallRuns) -> None:
-    paths = [runs.write(f"max_iter: {20 + i}", name=f"r{min(i, 1)}") for i in range(2)]
+    paths = [runs.write("max_iter: 20"), runs.write("max_iter: 21", name="other")]
 
     def body(communicator: Communicator) -> str:
         recipe = read_recipe(paths[min(communicator.rank, 1)])
@@ -337,34 +292,15 @@ def test_solver_of_other_files_on_one_rank_is_refused_on_all(runs: SmallRuns) ->
             Solver(recipe, engine=create_engine("reference"), communicator=communicator)
         return str(caught.value)
 
-    messages = on_ranks(WORLD_SIZES[0], body)
+    messages = on_ranks(SEVERAL, body)
     assert len(set(messages)) == 1
-    assert messages[0].startswith("net and solver must be the same on all ranks")
+    assert messages[0].startswith("net and solver must be the same on all ranks, differs from rank 0")
 
 
-def test_solver_of_an_unknown_type_names_the_file(runs: SmallRuns) -> None:
-    path = runs.write()
-    Path(path).write_text(Path(path).read_text().replace('"SGD"', '"SGDD"'))
-    with pytest.raises(UserError, match='^' + re.escape(path) + r': unknown solver type "SGDD"; did you mean "SGD"'):
-        Solver(read_recipe(path), engine=create_engine("reference"), communicator=SingleCommunicator())
-
-
-def test_solver_s_test_nets_share_the_params_of_its_net(runs: SmallRuns) -> None:
-    path = runs.write("test_interval: 5 test_iter: [1, 1]")
-    with opened(path, SingleCommunicator()) as solver:
-        solver.net.params["ip"][0].data[...] = 5
-        assert len(solver.test_nets) == 2
-        for net in solver.test_nets:
-            assert (net.params["ip"][0].data == 5).all()
-
-
-def test_snapshot_diff_keeps_the_gradients(runs: SmallRuns) -> None:
-    with opened(runs.write("snapshot_diff: true"), SingleCommunicator()) as solver:
-        solver.step(1)
-        solver.net.params["ip"][0].diff[...] = 4
-        solver.snapshot()
-        solver.keeper.finish()
-    assert {layer.name for layer in read_caffemodel(runs.folder / "run_iter_1.caffemodel")} >= {"conv", "ip"}
-
-
-__all__ = ["Outcome", "assert_same_bits", "outcome_of"]
+def test_solver_with_mistakes_in_several_nets_names_them_all(runs: SmallRuns) -> None:
+    tail = """layer { name: "a" type: "Convolution" bottom: "h" top: "a" include { phase: TRAIN } }
+        layer { name: "b" type: "Convolution" bottom: "h" top: "b" include { phase: TEST } }"""
+    path = runs.write("test_interval: 1 test_iter: 1", tail=tail)
+    with pytest.raises(UserError) as caught, opened(path, SingleCommunicator()):
+        pass
+    assert [re.findall('layer "(.)"', problem) for problem in caught.value.problems] == [["a"], ["b"]]

@@ -163,7 +163,9 @@ def _known(name: str, names: Collection[str], kind: str) -> str:
     """Return `name`; raise UserError if it is none of the net's `names`."""
     if name not in names:
         hint = nearest(name, names)
-        raise UserError(f'the net has no {kind} "{name}"{"; " + hint if hint else ""}; it has {", ".join(names)}')
+        raise UserError(
+            f'the net has no {kind} "{name}"{"; " + hint if hint else ""}; it has {", ".join(names)}'
+        )
     return name
 
 

@@ -26,8 +26,8 @@ from dtrain.core.net.params import trainable
 from dtrain.core.net.scores import Score
 from dtrain.core.net.weights import copy_weights
 from dtrain.core.random_streams import RandomStreams
-from dtrain.core.snapshots import Manifest, SnapshotStore, load_weights
-from dtrain.core.solver.display import Display, show_test
+from dtrain.core.snapshots import SnapshotStore, load_weights
+from dtrain.core.solver.display import Display
 from dtrain.core.solver.keeper import Keeper, snapshot_prefix
 from dtrain.core.solver.lockstep import (
     agree_on_seed,
@@ -38,8 +38,9 @@ from dtrain.core.solver.lockstep import (
 )
 from dtrain.core.solver.loss_window import LossWindow
 from dtrain.core.solver.lr_policies import multistep_index
+from dtrain.core.solver.place import describe_place, epochs_done, go_to_place
 from dtrain.core.solver.recipe import Recipe, snapshot_format
-from dtrain.core.solver.testing import run_test_pass
+from dtrain.core.solver.testing import Tester
 from dtrain.core.solver.updater import Updater
 from dtrain.data.errors import DataError
 from dtrain.data.loader import Deal
@@ -116,6 +117,7 @@ class Solver:
         self.arena = Arena(trainable(self.net.learnable_params), num_extra=len(self._requests))
         for test_net in self.test_nets:
             test_net.share_params_with(self.net)
+        self.tester = Tester(self.test_nets, self.param, self.communicator)
         self.display = Display(self.net, self.communicator, self.param.display)
         self.updater = Updater(self.param, self.net.learnable_params, self.arena)
         prefix = snapshot_prefix(self.param, self.recipe.path)
@@ -169,8 +171,7 @@ class Solver:
     @property
     def epoch(self) -> int:
         """How many times all records of the first reading layer have been read."""
-        layers = self.net.reading_layers
-        return layers[0].position // layers[0].num_records if layers else 0
+        return epochs_done(self.net)
 
     # -- running --------------------------------------------------------------------------------------------
 
@@ -210,7 +211,7 @@ class Solver:
 
     def _iterate(self) -> None:
         self.activity.iteration = self.iter
-        if self._test_is_due() and (self.iter > 0 or self.param.test_initialization):
+        if self.tester.is_due(self.iter) and (self.iter > 0 or self.param.test_initialization):
             self.test_all()
         self._forward_backward()
         if self.display.is_due(self.iter):
@@ -259,30 +260,14 @@ class Solver:
         if self.display.is_due(self.iter):
             self.losses.add(self.net.forward())
             self.display.show_loss(self.iter, self.smoothed_loss)
-        if self._test_is_due():
+        if self.tester.is_due(self.iter):
             self.test_all()
         log.info("Optimization Done.")
-
-    # -- tests ----------------------------------------------------------------------------------------------
 
     def test_all(self) -> list[list[Score]]:
         """Run every test net over its test_iter batches and return the scores. Collective."""
         average_statistics(self.net.learnable_params, self.communicator)
-        return [self._test(i) for i in range(len(self.test_nets))]
-
-    def _test_is_due(self) -> bool:
-        return self.param.test_interval > 0 and self.iter % self.param.test_interval == 0
-
-    def _test(self, index: int) -> list[Score]:
-        log.info("Iteration %d, Testing net (#%d)", self.iter, index)
-        alone = self.param.dtrain_param.test_on_rank_0
-        if alone and self.communicator.rank != 0:
-            return []
-        net, num_batches = self.test_nets[index], self.param.test_iter[index]
-        scores, loss = run_test_pass(net, num_batches, None if alone else self.communicator)
-        show_test(scores, loss if self.param.test_compute_loss else None)
-        self._tell("on_test", index, scores)
-        return scores
+        return self.tester.run_all(self.iter, lambda index, scores: self._tell("on_test", index, scores))
 
     # -- params, weights and snapshots ------------------------------------------------------------------------
 
@@ -311,7 +296,8 @@ class Solver:
         self.broadcast_params()
         self.iter = restored.iteration
         if restored.manifest is not None:
-            self._take_up(restored.manifest)
+            self.seed = restored.manifest.seed
+            go_to_place(restored.manifest, self.net, self.test_nets, self.losses)
 
     def resume_newest(self) -> str | None:
         """Take up the newest good snapshot of this solver's prefix; return its path, or None. Collective."""
@@ -320,40 +306,14 @@ class Solver:
             self.restore(path)
         return path
 
-    def _take_up(self, manifest: Manifest) -> None:
-        """Set what a manifest keeps beside Caffe's files: place in the data, seed, passes, smoothing window."""
-        self.seed = manifest.seed
-        for net in [self.net, *self.test_nets]:
-            net.context.random.seed = self.seed
-            for layer in net.reading_layers:
-                layer.reseed(self.seed)
-        self.net.context.random.pass_index = manifest.pass_index
-        self.losses.restart(manifest.losses)
-        for layer in self.net.reading_layers:
-            if layer.name in manifest.positions:
-                layer.start(manifest.positions[layer.name])
-
-    def _manifest(self) -> Manifest:
-        layers = self.net.reading_layers
-        return Manifest(
-            iteration=self.iter,
-            world_size=self.communicator.world_size,
-            batch_sizes={layer.name: layer.loader.batch_size for layer in layers},
-            positions={layer.name: layer.position for layer in layers},
-            epoch=self.epoch,
-            seed=self.seed,
-            current_step=self.current_step,
-            losses=tuple(self.losses.losses),
-            pass_index=self.net.context.random.pass_index,
-        )
-
     def snapshot(self) -> str:
         """Write a snapshot of now; return the path of its .solverstate. Collective; rank 0 writes."""
         self.activity.doing = "writing a snapshot"
         average_statistics(self.net.learnable_params, self.communicator)
         # Rank 0's window is what is kept: it must be everybody's, or a resumed run would show another loss.
         self.losses.restart(mean_over_ranks(np.array(self.losses.losses), self.communicator))
-        path = self.keeper.write(self.net, self.updater.history, self._manifest(), self.param.snapshot_diff)
+        manifest = describe_place(self.net, self.losses, self.iter, self.current_step)
+        path = self.keeper.write(self.net, self.updater.history, manifest, self.param.snapshot_diff)
         self._tell("on_snapshot", path)
         return path
 

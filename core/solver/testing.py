@@ -1,4 +1,4 @@
-"""Test passes: the mean score of a test net over its batches, shared out over all ranks.
+"""Test passes: when they are due, and the mean score of a test net over its batches, shared out over all ranks.
 
 Whole batches are dealt round robin, and each batch's scores are summed in the order of the batches. So every
 output, also one that is no mean over items, has the same score on 1 rank or 8, to the last bit.
@@ -6,15 +6,53 @@ output, also one that is no mean over items, has the same score on 1 rank or 8, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dtrain.core.net.net import Net
 from dtrain.core.net.scores import Score, name_values, output_values
+from dtrain.core.solver.display import show_test
 from dtrain.data.sampler import Shard
 from dtrain.dist.communicator import Communicator
+from dtrain.proto import caffe_pb2
+
+log = logging.getLogger(__name__)
+
+
+class Tester:
+    """Runs the test nets of a solver: on all ranks, or with test_on_rank_0 on rank 0 alone, as Caffe does."""
+
+    def __init__(
+        self, nets: Sequence[Net], solver: caffe_pb2.SolverParameter, communicator: Communicator
+    ) -> None:
+        self._nets = nets
+        self._solver = solver
+        self._communicator = communicator
+
+    def is_due(self, iteration: int) -> bool:
+        """Return whether test_interval asks for tests before `iteration`."""
+        return self._solver.test_interval > 0 and iteration % self._solver.test_interval == 0
+
+    def run_all(self, iteration: int, tell: Callable[[int, list[Score]], None]) -> list[list[Score]]:
+        """Run every net over its test_iter batches, log and return the scores; tell(i, scores) after net i.
+
+        Collective. A rank that takes no part returns no scores and tells nobody.
+        """
+        results: list[list[Score]] = []
+        for i, (net, num_batches) in enumerate(zip(self._nets, self._solver.test_iter, strict=True)):
+            log.info("Iteration %d, Testing net (#%d)", iteration, i)
+            alone = self._solver.dtrain_param.test_on_rank_0
+            if alone and self._communicator.rank != 0:
+                results.append([])
+                continue
+            scores, loss = run_test_pass(net, num_batches, None if alone else self._communicator)
+            show_test(scores, loss if self._solver.test_compute_loss else None)
+            tell(i, scores)
+            results.append(scores)
+        return results
 
 
 def run_test_pass(

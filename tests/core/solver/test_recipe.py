@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from dtrain.core.errors import UserError
-from dtrain.core.graph.net_recipe import NetRecipe, read_net
+from dtrain.core.graph.net_recipe import NetRecipe
 from dtrain.core.solver.recipe import Recipe, read_recipe
 from dtrain.proto import caffe_pb2
-from tests.core.net_builder import TEST, TRAIN
 
 NET = """name: "{name}"
 {state}
@@ -211,29 +210,6 @@ def test_read_recipe_without_base_lr_and_lr_policy_asks_for_both(folder: Path) -
         "solver.prototxt: base_lr must be given",
         "solver.prototxt: lr_policy must be given",
     )
-
-
-@pytest.mark.parametrize(
-    ("phase", "level", "stages", "expected"),
-    [
-        (TRAIN, 0, (), "n1: train"),
-        (TEST, 0, (), "n1: test"),
-        (TEST, 1, ("a", "b"), "n1: test deep a b"),
-    ],
-)
-def test_read_net_in_a_state_has_the_layers_that_are_in(
-    folder: Path, phase: int, level: int, stages: tuple[str, ...], expected: str
-) -> None:
-    net = read_net("n1.prototxt", phase, level=level, stages=stages)
-    assert describe(net) == expected
-    assert net.graph.state.phase == phase
-
-
-def test_read_net_of_the_caller_s_level_and_phase_override_the_file_s(folder: Path) -> None:
-    Path("own.prototxt").write_text(
-        NET.format(name="own", state='state { phase: TRAIN level: 5 stage: "a" }')
-    )
-    assert describe(read_net("own.prototxt", TEST)) == "own: test a"
 
 
 def test_recipe_keeps_the_solver_and_its_path(folder: Path) -> None:

@@ -8,6 +8,7 @@ docs/architecture.md) and that where to start is known, so that a resumed run re
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
@@ -40,6 +41,8 @@ class Data(ReadingLayer):
         shard = self.context.shard
         seed = self.context.random.seed
         spec = TransformSpec.from_param(self.param.transform_param)
+        if spec.mean_file:
+            spec = replace(spec, mean_file=resolve(spec.mean_file, self.context.net_path))
         shuffle = self.param.dtrain_param.shuffle and self.phase == caffe_pb2.TRAIN
         self.loader = Loader(
             source,

@@ -1,142 +1,128 @@
-"""Data: what a database's records become in the tops, and what can be wrong with its fields."""
-
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines import create_engine
 from dtrain.core.errors import UserError
-from dtrain.core.layers.data import Data
-from dtrain.core.layers.layer import LayerContext
+from dtrain.core.layers import LAYERS, LayerContext
 from dtrain.core.random_streams import RandomStreams
-from dtrain.data.datum import encode_datum
 from dtrain.data.errors import DataError
 from dtrain.data.lmdb_writer import write_lmdb
-from dtrain.data.sampler import Sampler, Shard
-from tests.core.layers.layer_harness import TEST, TRAIN, parse_layer
+from dtrain.data.sampler import Shard
+from dtrain.proto import caffe_pb2
 
-NUM_RECORDS = 10
-IMAGES = np.arange(NUM_RECORDS * 18, dtype=np.uint8).reshape(NUM_RECORDS, 2, 3, 3)
-LABELS = np.arange(NUM_RECORDS) % 4
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    records = ((b"%08d" % i, encode_datum(IMAGES[i], int(LABELS[i]))) for i in range(NUM_RECORDS))
-    write_lmdb(tmp_path / "records", records)
-    return tmp_path / "records"
-
-
-class Rig:
-    """A Data layer with its tops, made on demand and closed at the end."""
-
-    def __init__(self) -> None:
-        self.made: list[Data] = []
-
-    def __call__(
-        self, fields: str, num_tops: int = 2, phase: int = TRAIN, net_path: str = ""
-    ) -> tuple[Data, list[Blob]]:
-        param = parse_layer(f'type: "Data" {fields}')
-        context = LayerContext(
-            phase, create_engine("reference"), RandomStreams(7), Shard(0, 1), net_path=net_path
-        )
-        layer, tops = Data(param, context), [Blob() for _ in range(num_tops)]
-        layer.setup([], tops)
-        self.made.append(layer)
-        layer.reshape([], tops)
-        return layer, tops
+TRAIN, TEST = caffe_pb2.TRAIN, caffe_pb2.TEST
+NUM_RECORDS, NUM_READ = 12, 6
+IMAGES = np.random.default_rng(2).integers(0, 256, (NUM_RECORDS, 2, 5, 5), dtype=np.uint8)
+SOURCE = 'data_param { source: "lmdb" backend: LMDB batch_size: 6 }'
 
 
 @pytest.fixture
-def rig() -> Iterator[Rig]:
-    made = Rig()
-    yield made
-    for layer in made.made:
-        layer.close()
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the working directory, with lmdb and mean.binaryproto (every value 10)."""
+    monkeypatch.chdir(tmp_path)
+    datums = [
+        caffe_pb2.Datum(channels=2, height=5, width=5, label=3 * i, data=image.tobytes())
+        for i, image in enumerate(IMAGES)
+    ]
+    write_lmdb(tmp_path / "lmdb", ((b"%08d" % i, d.SerializeToString()) for i, d in enumerate(datums)))
+    mean = caffe_pb2.BlobProto(num=1, channels=2, height=5, width=5, data=[10.0] * 50)
+    (tmp_path / "mean.binaryproto").write_bytes(mean.SerializeToString())
+    return tmp_path
 
 
-def test_data_gives_transformed_records_in_order_and_wraps(database: Path, rig: Rig) -> None:
-    layer, (data, label) = rig(
-        f'data_param {{ source: "{database}" backend: LMDB batch_size: 6 }} '
-        "transform_param { scale: 0.5 mean_value: 3 }"
+def read(
+    fields: str, phase: int = TRAIN, net_path: str = "", num_batches: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return images and labels of the first batches of a Data layer named by its net file."""
+    param = text_format.Parse(f'name: "data" type: "Data" {fields}', caffe_pb2.LayerParameter())
+    context = LayerContext(
+        phase, create_engine("reference"), RandomStreams(1), Shard(0, 1), net_path=net_path
     )
-    assert (data.shape, label.shape) == ((6, 2, 3, 3), (6,))
-    for batch in range(2):
-        layer.forward([], [data, label])
-        rows = np.arange(6 * batch, 6 * batch + 6) % NUM_RECORDS
-        np.testing.assert_array_equal(data.data, (IMAGES[rows] - np.float32(3)) * 0.5)
-        np.testing.assert_array_equal(label.data, LABELS[rows])
-
-
-def test_data_with_one_top_gives_no_labels(database: Path, rig: Rig) -> None:
-    layer, (data,) = rig(f'data_param {{ source: "{database}" backend: LMDB batch_size: 3 }}', num_tops=1)
-    layer.forward([], [data])
-    np.testing.assert_array_equal(data.data, IMAGES[:3])
-
-
-@pytest.mark.parametrize(("phase", "crop"), [(TRAIN, None), (TEST, 1)])
-def test_data_crop_is_random_in_train_and_central_in_test(
-    database: Path, rig: Rig, phase: int, crop: int | None
-) -> None:
-    layer, (data, label) = rig(
-        f'data_param {{ source: "{database}" backend: LMDB batch_size: 10 }} transform_param {{ crop_size: 1 }}',
-        phase=phase,
-    )
-    layer.forward([], [data, label])
-    offsets = data.data[:, 0, 0, 0].astype(int) - IMAGES[:, 0, 0, 0]
-    if crop is not None:
-        assert set(offsets) == {3 + crop}
-    else:
-        assert len(set(offsets)) > 1
-
-
-@pytest.mark.parametrize(("phase", "shuffles"), [(TRAIN, True), (TEST, False)])
-def test_data_shuffles_by_the_seed_in_train_alone(
-    database: Path, rig: Rig, phase: int, shuffles: bool
-) -> None:
-    layer, (data, label) = rig(
-        f'data_param {{ source: "{database}" backend: LMDB batch_size: {NUM_RECORDS} }} '
-        "dtrain_param { shuffle: true }",
-        phase=phase,
-    )
-    layer.forward([], [data, label])
-    _, order = Sampler(NUM_RECORDS, seed=7, shuffle=shuffles).records(np.arange(NUM_RECORDS))
-    np.testing.assert_array_equal(data.data, IMAGES[order])
-    assert shuffles == (list(order) != list(range(NUM_RECORDS)))
-
-
-def test_data_source_is_found_beside_the_net_s_file(
-    database: Path, rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir("/")
-    layer, (data, label) = rig(
-        'data_param { source: "records" backend: LMDB batch_size: 1 }', net_path=str(database.parent / "n")
-    )
-    layer.forward([], [data, label])
-    np.testing.assert_array_equal(data.data[0], IMAGES[0])
+    layer, top = LAYERS["Data"](param, context), [Blob(), Blob()]
+    layer.setup([], top)
+    layer.reshape([], top)
+    batches = []
+    for _ in range(num_batches):
+        layer.forward([], top)
+        batches.append([blob.data.copy() for blob in top])
+    layer.close()  # type: ignore[attr-defined]
+    images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    return images, labels
 
 
 @pytest.mark.parametrize(
-    ("fields", "error", "text"),
+    ("transform", "expected"),
     [
-        ("backend: LMDB batch_size: 1", UserError, "data_param.source must name a database, got none"),
-        ('source: "x" backend: LMDB', UserError, "data_param.batch_size must be at least 1, got none"),
-        ('source: "x" batch_size: 1', DataError, "x: backend must be one of LMDB, got LEVELDB"),
-        (
-            'source: "x" backend: LMDB batch_size: 1',
-            DataError,
-            "x: LMDB must exist, got no such file or folder",
-        ),
+        ("", IMAGES[:NUM_READ]),
+        ("scale: 0.5", 0.5 * IMAGES[:NUM_READ]),
+        ("mean_value: 4 scale: 2", 2 * (IMAGES[:NUM_READ] - 4.0)),
+        ('mean_file: "mean.binaryproto"', IMAGES[:NUM_READ] - 10.0),
+        ("crop_size: 3", IMAGES[:NUM_READ, :, 1:4, 1:4]),  # in TEST from the middle
     ],
 )
-def test_data_of_mistaken_fields_is_one_sentence(
-    rig: Rig, fields: str, error: type[Exception], text: str
+def test_data_puts_out_transformed_images_and_labels(
+    folder: Path, transform: str, expected: np.ndarray
 ) -> None:
-    with pytest.raises(error) as caught:
-        rig(f"data_param {{ {fields} }}")
-    assert str(caught.value) == text
+    images, labels = read(f"{SOURCE} transform_param {{ {transform} }}", TEST)
+    np.testing.assert_allclose(images, expected, rtol=1e-6)
+    assert labels.tolist() == [0, 3, 6, 9, 12, 15]
+
+
+def test_data_in_train_crops_anywhere(folder: Path) -> None:
+    images, _ = read(f"{SOURCE} transform_param {{ crop_size: 3 }}", num_batches=4)
+    offsets = set()
+    for k, image in enumerate(images):
+        whole = IMAGES[k % NUM_RECORDS]
+        found = [
+            (i, j)
+            for i in range(3)
+            for j in range(3)
+            if np.array_equal(image, whole[:, i : i + 3, j : j + 3])
+        ]
+        assert len(found) == 1
+        offsets.update(found)
+    assert len(offsets) > 4  # of 9, in 24 draws
+
+
+@pytest.mark.parametrize(("phase", "is_shuffled"), [(TRAIN, True), (TEST, False)])
+def test_data_shuffles_in_train_alone(folder: Path, phase: int, is_shuffled: bool) -> None:
+    images, labels = read(f"{SOURCE} dtrain_param {{ shuffle: true }}", phase, num_batches=2)
+    in_order = [3 * i for i in range(NUM_RECORDS)]
+    assert sorted(labels.tolist()) == in_order
+    assert (labels.tolist() != in_order) is is_shuffled
+    np.testing.assert_array_equal(images, IMAGES[(labels / 3).astype(int)])
+
+
+def test_data_finds_source_and_mean_file_beside_the_net_s_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    fields = f'{SOURCE} transform_param {{ mean_file: "mean.binaryproto" }}'
+    images, _ = read(fields, net_path="../net.prototxt")
+    np.testing.assert_array_equal(images, IMAGES[:NUM_READ] - 10.0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ("data_param { batch_size: 1 }", "^data_param.source must name a database, got none$"),
+        ('data_param { source: "lmdb" }', "^data_param.batch_size must be at least 1, got none$"),
+        (SOURCE.replace('"lmdb"', '"none"'), "^none: "),
+        (SOURCE.replace("LMDB", "LEVELDB"), "LEVELDB"),
+        (
+            f"{SOURCE} transform_param {{ crop_size: 6 }}",
+            "crop_size must fit into the records of 2x5x5, got 6",
+        ),
+        (f'{SOURCE} transform_param {{ mean_file: "none" }}', "^none: "),
+    ],
+)
+def test_data_that_cannot_be_read_is_refused(folder: Path, fields: str, problem: str) -> None:
+    with pytest.raises((UserError, DataError), match=problem):
+        read(fields)

@@ -1,8 +1,6 @@
-"""Layers that read records: where they start, what they count, and which record is where."""
-
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,94 +8,121 @@ import pytest
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines import create_engine
-from dtrain.core.layers.data import Data
-from dtrain.core.layers.layer import LayerContext
+from dtrain.core.layers import LAYERS, LayerContext
+from dtrain.core.layers.reading import ReadingLayer
 from dtrain.core.random_streams import RandomStreams
-from dtrain.data.datum import encode_datum
 from dtrain.data.lmdb_writer import write_lmdb
-from dtrain.data.loader import Deal
-from dtrain.data.sampler import Sampler, Shard
-from tests.core.layers.layer_harness import TRAIN, parse_layer
+from dtrain.data.sampler import Shard
+from dtrain.proto import caffe_pb2
 
-NUM_RECORDS, BATCH_SIZE, WORLD_SIZE, RANK = 11, 2, 3, 1
-
-
-def make_layer(folder: Path, deal: Deal, shuffle: bool = False) -> Data:
-    """Return the layer of rank 1 of 3 on records whose label is their number."""
-    database = folder / "records"
-    if not database.exists():
-        image = np.zeros((1, 1, 1), np.uint8)
-        write_lmdb(database, ((b"key%03d" % i, encode_datum(image, i)) for i in range(NUM_RECORDS)))
-    param = parse_layer(
-        f'type: "Data" data_param {{ source: "{database}" backend: LMDB batch_size: {BATCH_SIZE} }} '
-        f"dtrain_param {{ shuffle: {str(shuffle).lower()} }}"
-    )
-    shard = Shard(RANK, WORLD_SIZE)
-    layer = Data(param, LayerContext(TRAIN, create_engine("reference"), RandomStreams(5), shard, deal))
-    layer.setup([], [])
-    return layer
-
-
-@pytest.fixture(params=["records", "batches"])
-def deal(request: pytest.FixtureRequest) -> Deal:
-    chosen: Deal = request.param
-    return chosen
+NUM_RECORDS, BATCH_SIZE = 10, 4
+ALONE = Shard(0, 1)
+MakeReader = Callable[..., ReadingLayer]
 
 
 @pytest.fixture
-def layer(tmp_path: Path, deal: Deal) -> Iterator[Data]:
-    made = make_layer(tmp_path, deal)
-    yield made
-    made.close()
+def make_reader(tmp_path: Path) -> MakeReader:
+    """Return a function that sets up a Data layer on 10 images of 1x2x2 whose values are their labels, 0 … 9."""
+    path = tmp_path / "lmdb"
+    datums = [
+        caffe_pb2.Datum(channels=1, height=2, width=2, label=i, data=bytes([i] * 4))
+        for i in range(NUM_RECORDS)
+    ]
+    write_lmdb(path, ((b"%08d" % i, datum.SerializeToString()) for i, datum in enumerate(datums)))
+
+    def make(shard: Shard = ALONE, shuffle: bool = False, num_tops: int = 2) -> ReadingLayer:
+        param = caffe_pb2.LayerParameter(name="data", type="Data", top=["data", "label"][:num_tops])
+        param.data_param.source, param.data_param.batch_size = str(path), BATCH_SIZE
+        param.data_param.backend = caffe_pb2.DataParameter.LMDB
+        param.dtrain_param.shuffle = shuffle
+        context = LayerContext(caffe_pb2.TRAIN, create_engine("reference"), RandomStreams(1), shard)
+        layer = LAYERS["Data"](param, context)
+        assert isinstance(layer, ReadingLayer)
+        layer.setup([], [Blob() for _ in range(num_tops)])
+        return layer
+
+    return make
 
 
-def labels_after(layer: Data, num_forwards: int) -> list[int]:
-    tops = [Blob(), Blob()]
-    layer.reshape([], tops)
-    for _ in range(num_forwards):
-        layer.forward([], tops)
-    return [int(label) for label in tops[1].data]
+def read(layer: ReadingLayer, num_batches: int = 1) -> list[int]:
+    """Return the labels of the next batches, after a look at their images."""
+    top, labels = [Blob(), Blob()], []
+    for _ in range(num_batches):
+        layer.reshape([], top)
+        layer.forward([], top)
+        assert top[0].shape == (BATCH_SIZE, 1, 2, 2)
+        np.testing.assert_array_equal(top[0].data[:, 0, 0, 0], top[1].data)
+        labels += top[1].data.astype(int).tolist()
+    return labels
 
 
-# Rank 1 of 3 with batches of 2, from position 4 on, in its second batch: records 4 + 6 + 1 + {0, 3} dealt one
-# by one, 4 + (3 + 1)·2 + {0, 1} dealt by batches; modulo 11.
-SECOND_BATCH = {"records": [0, 3], "batches": [1, 2]}
-
-
-def test_reading_layer_started_at_a_position_reads_this_rank_s_share(layer: Data, deal: Deal) -> None:
-    layer.start(4)
-    assert labels_after(layer, 2) == SECOND_BATCH[deal]
-    assert layer.position == 4 + 2 * BATCH_SIZE * WORLD_SIZE
-    assert layer.records_per_pass == BATCH_SIZE * WORLD_SIZE
-    assert layer.num_records == NUM_RECORDS
-
-
-def test_reading_layer_that_nobody_started_begins_at_the_first_record(layer: Data, deal: Deal) -> None:
+def test_reading_layer_begins_by_itself_with_the_first_record_and_wraps(make_reader: MakeReader) -> None:
+    layer = make_reader()
     assert not layer.started
-    assert labels_after(layer, 1) == {"records": [1, 4], "batches": [2, 3]}[deal]
+    assert read(layer, 3) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
     assert layer.started
+    layer.close()
 
 
-def test_reading_layer_started_again_forgets_what_was_read(layer: Data, deal: Deal) -> None:
-    labels_after(layer, 3)
-    layer.start(4)
-    assert layer.position == 4
-    assert labels_after(layer, 2) == SECOND_BATCH[deal]
+@pytest.mark.parametrize("first", [0, 7, 123])
+def test_start_reads_on_from_a_position_of_the_common_stream(make_reader: MakeReader, first: int) -> None:
+    layer = make_reader()
+    read(layer)
+    layer.start(first)
+    assert layer.position == first
+    assert read(layer, 2) == [(first + i) % NUM_RECORDS for i in range(8)]
+    assert layer.position == first + 8
+    layer.close()
 
 
-def test_reading_layer_names_the_record_of_an_item(layer: Data, deal: Deal, tmp_path: Path) -> None:
-    layer.start(4)
-    labels = labels_after(layer, 2)
-    for item, label in enumerate(labels):
-        assert layer.name_item(item) == f'record "key{label:03}" of {tmp_path}/records'
+def test_position_counts_what_all_ranks_have_consumed(make_reader: MakeReader) -> None:
+    readers = [make_reader(Shard(rank, 3)) for rank in range(3)]
+    batches = []
+    for layer in readers:
+        layer.start(5)
+        batches.append(read(layer))
+        assert layer.records_per_pass == 3 * BATCH_SIZE
+        assert layer.position == 5 + 3 * BATCH_SIZE
+        assert layer.num_records == NUM_RECORDS
+        layer.close()
+    dealt = [batches[i % 3][i // 3] for i in range(12)]
+    assert dealt == [(5 + i) % NUM_RECORDS for i in range(12)]
 
 
-def test_reading_layer_reseeded_takes_the_order_of_that_seed(tmp_path: Path) -> None:
-    layer = make_layer(tmp_path, "batches", shuffle=True)
-    labels_after(layer, 1)
-    layer.reseed(8)
-    layer.start(0)
-    positions = Shard(RANK, WORLD_SIZE).deal_batches(0, 0, BATCH_SIZE)
-    _, expected = Sampler(NUM_RECORDS, seed=8, shuffle=True).records(positions)
-    assert labels_after(layer, 1) == expected.tolist()
+def test_reseed_gives_the_order_of_another_seed(make_reader: MakeReader) -> None:
+    orders = []
+    for seed in (1, 2, None):
+        layer = make_reader(shuffle=True)
+        if seed is not None:
+            layer.reseed(seed)
+        orders.append(read(layer, 5))
+        layer.close()
+    assert orders[0] == orders[2]  # the context's own seed is 1
+    assert orders[0] != orders[1]
+    for order in orders:
+        assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
+        assert order[:10] != order[10:]
+
+
+def test_name_item_names_database_and_record(make_reader: MakeReader) -> None:
+    layer = make_reader()
+    read(layer, 2)
+    assert 'record "00000006"' in layer.name_item(2)
+    layer.close()
+
+
+def test_reading_layer_with_one_top_has_no_labels(make_reader: MakeReader) -> None:
+    layer, top = make_reader(num_tops=1), [Blob()]
+    layer.reshape([], top)
+    layer.forward([], top)
+    assert top[0].data[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    layer.backward(top, [], [])
+    assert not top[0].diff.any()
+    layer.close()
+
+
+def test_close_twice_is_fine(make_reader: MakeReader) -> None:
+    layer = make_reader()
+    read(layer)
+    layer.close()
     layer.close()

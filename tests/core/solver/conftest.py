@@ -1,36 +1,56 @@
-"""A small database and runs that train on it, for all tests of solvers."""
+"""A small database, runs that train on it, and the ranks on which they do, for all tests of solvers."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from dtrain.data.lmdb_writer import write_lmdb
-from dtrain.proto import caffe_pb2
-from tests.core.solver.ranks import shared_path
-from tests.core.solver.small_runs import NUM_CLASSES, NUM_RECORDS, SmallRuns
+from tests.core.solver import ranks
+from tests.core.solver.small_runs import SmallRuns, write_database
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under mpirun keep the tests of this folder that run on ranks; the others need no second process."""
+    if ranks.UNDER_MPIRUN:
+        alone = [item for item in items if item.path.is_relative_to(HERE) and not _is_on_ranks(item)]
+        config.hook.pytest_deselected(items=alone)
+        items[:] = [item for item in items if item not in alone]
+
+
+def _is_on_ranks(item: pytest.Item) -> bool:
+    return "on_ranks" in getattr(item, "fixturenames", ())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Under mpirun end all processes when a test has failed on one."""
+    report = yield
+    if ranks.UNDER_MPIRUN and report.failed:
+        ranks.end_all(f"{item.nodeid}\n{report.longreprtext}")
+    return report
+
+
+@pytest.fixture
+def on_ranks() -> ranks.OnRanks:
+    """Return the function that runs a body on each of several ranks."""
+    return ranks.on_ranks
 
 
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return an LMDB of 8x8 grey images, each of noise with a bright column where its class says."""
-    path = shared_path(tmp_path_factory.mktemp("database")) / "lmdb"
-    random = np.random.default_rng(5)
-    records = []
-    for index in range(NUM_RECORDS):
-        label = index * 7 % NUM_CLASSES
-        image = random.integers(0, 120, (8, 8), dtype=np.uint8)
-        image[:, 1 + 2 * label] += 120
-        datum = caffe_pb2.Datum(channels=1, height=8, width=8, label=label, data=image.tobytes())
-        records.append((b"%08d" % index, datum.SerializeToString()))
-    if not path.exists():
-        write_lmdb(path, records)
+    """Return the LMDB of write_database."""
+    path = ranks.shared_path(tmp_path_factory.mktemp("database")) / "lmdb"
+    if ranks.is_first():
+        write_database(path)
+    ranks.wait_for_all()
     return str(path)
 
 
 @pytest.fixture
 def runs(tmp_path: Path, database: str) -> SmallRuns:
     """Return the writer of the test's solver and net files."""
-    return SmallRuns(shared_path(tmp_path), database)
+    return SmallRuns(ranks.shared_path(tmp_path), database)

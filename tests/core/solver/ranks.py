@@ -1,8 +1,8 @@
 """Running a test's body on several ranks, as threads, or for real.
 
 `pytest` runs the ranks as threads of its process. `mpirun -n N python -m pytest tests/core/solver` runs the
-same bodies on MPI: every process is one of N ranks, and WORLD_SIZES is N alone. What a test compares with,
-one rank, then runs on rank 0 while the others wait.
+tests that ask for `on_ranks`, and no others, on MPI: every process is one of N ranks, and WORLD_SIZES is N
+alone. What such a test compares with, one rank, then runs on rank 0 while the others wait.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import functools
 import os
 import pickle
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.create import create_communicator
@@ -22,41 +23,54 @@ from dtrain.dist.threads import run_ranks
 
 T = TypeVar("T")
 
-UNDER_MPIRUN = int(os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("PMI_SIZE") or 1)
-WORLD_SIZES = [UNDER_MPIRUN] if UNDER_MPIRUN > 1 else [2, 4]
+NUM_PROCESSES = int(os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("PMI_SIZE") or 1)
+UNDER_MPIRUN = NUM_PROCESSES > 1
+WORLD_SIZES = [NUM_PROCESSES] if UNDER_MPIRUN else [2, 4]
+SEVERAL = WORLD_SIZES[0]
 
 
-def on_ranks(world_size: int, body: Callable[[Communicator], T]) -> list[T]:
-    """Run `body` on each of `world_size` ranks and return what they return, in rank order."""
-    if UNDER_MPIRUN == 1:
-        return run_ranks(world_size, body)
+class OnRanks(Protocol):
+    """Run `body` on each of `world_size` ranks and return what they return, in rank order, on every process."""
+
+    def __call__(self, world_size: int, body: Callable[[Communicator], T]) -> list[T]: ...
+
+
+def run_under_mpi(world_size: int, body: Callable[[Communicator], T]) -> list[T]:
+    """Run `body` on this process, which is a rank of `world_size`, or on rank 0 alone if that is 1."""
     world = _world()
     assert world_size in (1, world.world_size), f"{world_size} ranks cannot run on {world.world_size}"
     try:
-        if world_size == 1:
-            returned = [body(SingleCommunicator())] if world.rank == 0 else []
-            return pickle.loads(world.all_gather_bytes(pickle.dumps(returned))[0])
-        return [pickle.loads(each) for each in world.all_gather_bytes(pickle.dumps(body(world)))]
+        if world_size > 1:
+            return [pickle.loads(each) for each in world.all_gather_bytes(pickle.dumps(body(world)))]
+        returned = [body(SingleCommunicator())] if is_first() else []
+        of_rank_0: list[T] = pickle.loads(world.all_gather_bytes(pickle.dumps(returned))[0])
+        return of_rank_0
     except BaseException:
-        traceback.print_exc()  # the other ranks would wait in the next collective call
-        world.abort(1)
+        end_all(traceback.format_exc())
+
+
+on_ranks: OnRanks = run_under_mpi if UNDER_MPIRUN else run_ranks
+
+
+def end_all(reason: str) -> NoReturn:
+    """End all processes: those without this failure would wait for this one in their next collective call."""
+    sys.stderr.write(f"{reason}\n")
+    _world().abort(1)
 
 
 def shared_path(path: Path) -> Path:
-    """Return rank 0's `path` on every rank."""
-    if UNDER_MPIRUN == 1:
-        return path
-    return Path(_world().all_gather_bytes(os.fsencode(path))[0].decode())
+    """Return rank 0's `path` on every process."""
+    return Path(os.fsdecode(_world().all_gather_bytes(os.fsencode(path))[0])) if UNDER_MPIRUN else path
 
 
 def is_first() -> bool:
     """Return whether this process is the one that writes what all read."""
-    return UNDER_MPIRUN == 1 or _world().rank == 0
+    return not UNDER_MPIRUN or _world().rank == 0
 
 
 def wait_for_all() -> None:
     """Return when every process has come here."""
-    if UNDER_MPIRUN > 1:
+    if UNDER_MPIRUN:
         _world().barrier()
 
 

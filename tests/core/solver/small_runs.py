@@ -15,7 +15,9 @@ from dtrain.core.engines import create_engine
 from dtrain.core.net.scores import Score
 from dtrain.core.solver.recipe import read_recipe
 from dtrain.core.solver.solver import Solver
+from dtrain.data.lmdb_writer import write_lmdb
 from dtrain.dist.communicator import Communicator
+from dtrain.proto import caffe_pb2
 from tests.core.solver.ranks import is_first, wait_for_all
 
 Array = NDArray[Any]
@@ -58,6 +60,23 @@ SOLVER = {
 }
 
 
+def write_database(path: Path, corrupt: int | None = None) -> None:
+    """Write an LMDB of 8x8 grey images, each of noise with a bright column where its class says.
+
+    corrupt: a record to be cut short.
+    """
+    random = np.random.default_rng(5)
+    values = []
+    for index in range(NUM_RECORDS):
+        label = index * 7 % NUM_CLASSES
+        image = random.integers(0, 120, (8, 8), dtype=np.uint8)
+        image[:, 1 + 2 * label] += 120
+        datum = caffe_pb2.Datum(channels=1, height=8, width=8, label=label, data=image.tobytes())
+        value = datum.SerializeToString()
+        values.append(value[: len(value) // 2] if index == corrupt else value)
+    write_lmdb(path, ((b"%08d" % index, value) for index, value in enumerate(values)))
+
+
 @dataclass(frozen=True)
 class SmallRuns:
     """Writes solver and net files into `folder`, on a database."""
@@ -81,7 +100,11 @@ class SmallRuns:
 
         middle: layers that work in place on h. tail: further layers. Snapshots are called NAME_iter_….
         """
-        fields = {"net": f'"{self.folder / name}.prototxt"', "snapshot_prefix": f'"{self.folder / name}"', **SOLVER}
+        fields = {
+            "net": f'"{self.folder / name}.prototxt"',
+            "snapshot_prefix": f'"{self.folder / name}"',
+            **SOLVER,
+        }
         defaults = [f"{field}: {value}\n" for field, value in fields.items() if f"{field}:" not in solver]
         net = NET.format(
             database=self.database,

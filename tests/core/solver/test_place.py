@@ -1,51 +1,60 @@
-"""The place of a run in a manifest: what is taken from the nets, and where they go on."""
-
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 from dtrain.core.solver.loss_window import LossWindow
 from dtrain.core.solver.place import describe_place, epochs_done, go_to_place
+from dtrain.dist.communicator import Communicator
 from dtrain.dist.single import SingleCommunicator
-from tests.core.solver.small_runs import NUM_RECORDS, SmallRuns, opened
-
-BATCH_SIZE = 30
-
-
-def window(*losses: float) -> LossWindow:
-    filled = LossWindow(3)
-    filled.restart(losses)
-    return filled
+from tests.core.net_builder import inputs, make_net
+from tests.core.solver.ranks import SEVERAL, OnRanks
+from tests.core.solver.small_runs import NUM_RECORDS, RANDOM_DATA, SmallRuns, opened
 
 
-def test_describe_place_after_four_batches_says_where_the_next_one_begins(runs: SmallRuns) -> None:
-    with opened(runs.write(batch_size=BATCH_SIZE), SingleCommunicator()) as solver:
-        for _ in range(4):
-            solver.net.forward()
-        assert epochs_done(solver.net) == 4 * BATCH_SIZE // NUM_RECORDS == 1
-        manifest = describe_place(solver.net, window(3, 2), iteration=4, current_step=1)
-    assert manifest.positions == {"data": 4 * BATCH_SIZE}
-    assert manifest.batch_sizes == {"data": BATCH_SIZE}
-    assert (manifest.iteration, manifest.epoch, manifest.pass_index, manifest.seed) == (4, 1, 4, 3)
-    assert (manifest.world_size, manifest.current_step, manifest.losses) == (1, 1, (3, 2))
+def test_describe_place_says_how_far_all_ranks_have_read(runs: SmallRuns, on_ranks: OnRanks) -> None:
+    path = runs.write("iter_size: 3", batch_size=20)
+
+    def body(communicator: Communicator) -> None:
+        with opened(path, communicator) as solver:
+            solver.step(2)
+            place = describe_place(solver.net, solver.losses, 2, current_step=4)
+            num_read = 2 * 3 * 20 * SEVERAL
+            assert (place.positions, place.batch_sizes) == ({"data": num_read}, {"data": 20})
+            assert place.epoch == epochs_done(solver.net) == num_read // NUM_RECORDS
+            assert (place.iteration, place.current_step, place.world_size) == (2, 4, SEVERAL)
+            assert (place.seed, place.pass_index) == (3, 6)
+            assert place.losses == tuple(solver.losses.losses)
+
+    on_ranks(SEVERAL, body)
 
 
-def test_go_to_place_reads_and_smooths_on_whatever_the_seed_was(runs: SmallRuns) -> None:
-    fields: Any = {"batch_size": BATCH_SIZE, "shuffle": True, "transform": "crop_size: 6 mirror: true"}
-    with opened(runs.write(**fields), SingleCommunicator()) as solver:
-        for _ in range(4):
-            solver.net.forward()
-        manifest = describe_place(solver.net, window(3, 2), iteration=4, current_step=0)
-        solver.net.forward()
-        expected = solver.net.blobs["data"].data.copy()
-    other = runs.write("random_seed: 99", name="other", **fields)
-    with opened(other, SingleCommunicator()) as solver:
-        losses = window()
-        go_to_place(manifest, solver.net, solver.test_nets, losses)
-        solver.net.forward()
-        np.testing.assert_array_equal(solver.net.blobs["data"].data, expected)
-        assert solver.net.context.random.seed == 3
-        assert solver.net.context.random.pass_index == 5
-        assert losses.losses == [3, 2]
+def test_epochs_done_of_a_net_that_reads_nothing_is_0() -> None:
+    assert epochs_done(make_net(inputs(x=(1,)))) == 0
+
+
+def test_go_to_place_reads_draws_and_smooths_on_from_there(runs: SmallRuns) -> None:
+    options = {"transform": RANDOM_DATA, "shuffle": True}
+    fields = "test_iter: 2 test_interval: 100 test_initialization: false average_loss: 2"
+    path = runs.write(fields, **options)  # type: ignore[arg-type]
+    other_path = runs.write(f"{fields} random_seed: 99", name="other", **options)  # type: ignore[arg-type]
+    with (
+        opened(path, SingleCommunicator()) as one,
+        opened(other_path, SingleCommunicator()) as other,
+    ):
+        one.step(3)
+        losses = LossWindow(2)
+        go_to_place(describe_place(one.net, one.losses, 3, 0), other.net, other.test_nets, losses)
+        assert losses.losses == one.losses.losses
+        for net in (one.net, other.net):
+            net.forward()
+        for name in ("data", "label"):
+            np.testing.assert_array_equal(other.net.blobs[name].data, one.net.blobs[name].data)
+        draws = [net.context.random.for_pass("any").random() for net in (one.net, other.net)]
+        assert draws[0] == draws[1]
+        # tests mirror at random too, by the run's seed
+        for test_net in (one.test_nets[0], other.test_nets[0]):
+            test_net.reading_layers[0].start()
+            test_net.forward()
+        np.testing.assert_array_equal(
+            other.test_nets[0].blobs["data"].data, one.test_nets[0].blobs["data"].data
+        )

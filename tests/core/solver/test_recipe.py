@@ -212,6 +212,19 @@ def test_read_recipe_without_base_lr_and_lr_policy_asks_for_both(folder: Path) -
     )
 
 
+def test_read_recipe_checks_the_names_in_the_solver_with_their_lines(folder: Path) -> None:
+    Path("solver.prototxt").write_text(
+        'net: "n1.prototxt" base_lr: 1\nlr_policy: "stepp"\ntype: "SGDD"\ntest_iter: 1'
+    )
+    with pytest.raises(UserError) as caught:
+        read_recipe("solver.prototxt")
+    assert [problem.split(";")[0] for problem in caught.value.problems] == [
+        "solver.prototxt:4: test_iter needs a test_interval, got none",
+        'solver.prototxt:3: unknown solver type "SGDD"',
+        'solver.prototxt:2: unknown lr_policy "stepp"',
+    ]
+
+
 def test_recipe_keeps_the_solver_and_its_path(folder: Path) -> None:
     recipe = read('net: "n1.prototxt" max_iter: 7')
     assert recipe.path == "solver.prototxt"

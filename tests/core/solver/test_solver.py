@@ -13,10 +13,8 @@ from dtrain.core.solver.solver import Solver
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.errors import AgreedFailure
 from dtrain.dist.single import SingleCommunicator
-from tests.core.solver.ranks import WORLD_SIZES, on_ranks
+from tests.core.solver.ranks import SEVERAL, WORLD_SIZES, OnRanks
 from tests.core.solver.small_runs import BATCH_NORM, Recorder, SmallRuns, opened, params_of, solve
-
-SEVERAL = WORLD_SIZES[0]
 
 
 def run_alone(path: str, after: Callable[[Solver], None] = lambda solver: None) -> Recorder:
@@ -62,7 +60,7 @@ def test_learning_rate_and_current_step_follow_the_policy(runs: SmallRuns) -> No
     assert seen == [(0, 1), (1, 0.5), (1, 0.5), (2, 0.25), (2, 0.25)]
 
 
-def test_epoch_counts_the_passes_of_all_ranks_over_the_records(runs: SmallRuns) -> None:
+def test_epoch_counts_the_passes_of_all_ranks_over_the_records(runs: SmallRuns, on_ranks: OnRanks) -> None:
     path = runs.write("max_iter: 7", batch_size=20)  # of 100 records
 
     def body(communicator: Communicator) -> list[int]:
@@ -108,7 +106,9 @@ def test_solver_s_test_nets_share_the_params_of_its_net(runs: SmallRuns) -> None
 
 
 @pytest.mark.parametrize("world_size", WORLD_SIZES)
-def test_test_all_averages_running_statistics_over_the_ranks(runs: SmallRuns, world_size: int) -> None:
+def test_test_all_averages_running_statistics_over_the_ranks(
+    runs: SmallRuns, world_size: int, on_ranks: OnRanks
+) -> None:
     path = runs.write("max_iter: 3", middle=BATCH_NORM)
 
     def body(communicator: Communicator) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -133,7 +133,7 @@ def test_test_all_averages_running_statistics_over_the_ranks(runs: SmallRuns, wo
 @pytest.mark.parametrize("world_size", [1, *WORLD_SIZES])
 @pytest.mark.parametrize("asked_at", [(3,), (3, 4)])
 def test_request_stop_on_one_rank_stops_all_after_the_same_iteration(
-    runs: SmallRuns, world_size: int, asked_at: tuple[int, ...]
+    runs: SmallRuns, world_size: int, asked_at: tuple[int, ...], on_ranks: OnRanks
 ) -> None:
     path = runs.write("max_iter: 9 test_interval: 4 test_iter: 1 test_initialization: false")
 
@@ -168,7 +168,7 @@ def test_solve_after_a_stop_goes_on(runs: SmallRuns) -> None:
 
 @pytest.mark.parametrize("world_size", [1, SEVERAL])
 def test_request_snapshot_on_one_rank_writes_one_after_that_iteration(
-    runs: SmallRuns, world_size: int
+    runs: SmallRuns, world_size: int, on_ranks: OnRanks
 ) -> None:
     path = runs.write("max_iter: 5")
 
@@ -209,7 +209,7 @@ def test_solve_writes_snapshots_as_the_solver_says(
     }
 
 
-def test_solve_finds_out_first_whether_snapshots_can_be_written(runs: SmallRuns) -> None:
+def test_solve_finds_out_first_whether_snapshots_can_be_written(runs: SmallRuns, on_ranks: OnRanks) -> None:
     (runs.folder / "file").touch()
     path = runs.write(f'snapshot: 5 snapshot_prefix: "{runs.folder}/file/x"')
 
@@ -225,7 +225,9 @@ def test_solve_finds_out_first_whether_snapshots_can_be_written(runs: SmallRuns)
 
 
 @pytest.mark.parametrize("world_size", [1, SEVERAL])
-def test_load_weights_gives_every_rank_the_file_s_params(runs: SmallRuns, world_size: int) -> None:
+def test_load_weights_gives_every_rank_the_file_s_params(
+    runs: SmallRuns, world_size: int, on_ranks: OnRanks
+) -> None:
     (trained,) = on_ranks(1, solve(runs.write("max_iter: 3 snapshot: 3", name="source")))
     path = runs.write("random_seed: 8")
 
@@ -239,7 +241,7 @@ def test_load_weights_gives_every_rank_the_file_s_params(runs: SmallRuns, world_
         assert_equal(params, trained.params)
 
 
-def test_load_weights_of_another_net_is_one_failure_on_all_ranks(runs: SmallRuns) -> None:
+def test_load_weights_of_another_net_is_one_failure_on_all_ranks(runs: SmallRuns, on_ranks: OnRanks) -> None:
     on_ranks(1, solve(runs.write("max_iter: 1 snapshot: 1", name="source", num_classes=7)))
     weights, path = str(runs.folder / "source_iter_1.caffemodel"), runs.write()
 
@@ -267,7 +269,7 @@ def assert_equal(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> N
 # -- making one --------------------------------------------------------------------------------------------
 
 
-def test_solver_without_a_seed_draws_one_that_all_ranks_share(runs: SmallRuns) -> None:
+def test_solver_without_a_seed_draws_one_that_all_ranks_share(runs: SmallRuns, on_ranks: OnRanks) -> None:
     path, seeds = runs.write("random_seed: -1"), []
 
     def body(communicator: Communicator) -> tuple[int, dict[str, np.ndarray]]:
@@ -283,7 +285,7 @@ def test_solver_without_a_seed_draws_one_that_all_ranks_share(runs: SmallRuns) -
     assert seeds[0] != seeds[1]
 
 
-def test_solver_of_other_files_on_one_rank_is_refused_on_all(runs: SmallRuns) -> None:
+def test_solver_of_other_files_on_one_rank_is_refused_on_all(runs: SmallRuns, on_ranks: OnRanks) -> None:
     paths = [runs.write("max_iter: 20"), runs.write("max_iter: 21", name="other")]
 
     def body(communicator: Communicator) -> str:

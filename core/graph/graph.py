@@ -112,6 +112,7 @@ def _check_arity(what: str, names: list[str], arity: Arity, problems: Problems) 
 
 def _check_connections(nodes: Sequence[Node], problems: Problems) -> None:
     producers: dict[str, str] = {}
+    readers: dict[str, str] = {}  # of a blob as it is now: who has read it last
     for node in nodes:
         for bottom in node.param.bottom:
             if bottom not in producers:
@@ -123,7 +124,15 @@ def _check_connections(nodes: Sequence[Node], problems: Problems) -> None:
                     f'{node.title}: top "{top}" is already produced by layer "{producers[top]}"; '
                     "give it another name (or name it as the bottom at the same place to work in place)"
                 )
+            elif top in readers:
+                problems.add(
+                    f'{node.title}: top "{top}" can\'t be in place, since layer "{readers[top]}" reads the '
+                    "blob as it was before; give it another name"
+                )
             producers[top] = node.name
+        readers.update((bottom, node.name) for bottom in node.param.bottom)
+        for top in node.param.top:
+            readers.pop(top, None)
 
 
 def _unknown_bottom(bottom: str, producers: dict[str, str]) -> str:

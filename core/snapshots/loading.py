@@ -67,7 +67,8 @@ def load_weights(path: str | os.PathLike[str]) -> list[LayerWeights]:
 def _open_caffes(path: Path) -> Snapshot:
     learned_net = format_of(path).read_state(path).learned_net
     _log.info(
-        "%s has no manifest: the place in the data, the random streams and the smoothed loss start anew",
+        "%s has no manifest: the data go on as if every iteration had read its batch, seed and smoothed loss "
+        "start anew",
         path,
     )
     return Snapshot(path, _find_learned_net(path, learned_net), None)

@@ -31,6 +31,16 @@ def describe_place(net: Net, losses: LossWindow, iteration: int, current_step: i
     )
 
 
+def go_to_iteration(iteration: int, num_passes: int, net: Net, losses: LossWindow) -> None:
+    """Let `net` read and draw on as after `iteration` updates of num_passes forward passes each, the losses of
+    which nobody has kept: where a snapshot of Caffe's own is taken up.
+    """
+    net.context.random.pass_index = iteration * num_passes
+    losses.restart()
+    for layer in net.reading_layers:
+        layer.start(iteration * num_passes * layer.records_per_pass)
+
+
 def go_to_place(manifest: Manifest, net: Net, test_nets: Sequence[Net], losses: LossWindow) -> None:
     """Let the nets draw, read and smooth on from where `manifest` was written; `net` is the one that trains."""
     for each in (net, *test_nets):

@@ -84,8 +84,6 @@ def _check_solver(document: SolverDocument, problems: Problems) -> None:
     missing = [field for field in ("base_lr", "lr_policy") if not solver.HasField(field)]
     for field in missing:
         problems.add(f"{document.path}: {field} must be given")
-    if solver.test_interval and not solver.test_iter:
-        problems.add(f"{document.where('test_interval')}: test_interval needs a test_iter for each test net")
     if solver.test_iter and not solver.test_interval:
         problems.add(f"{document.where('test_iter', 0)}: test_iter needs a test_interval, got none")
     for field, problem in check_update(solver):

@@ -38,7 +38,7 @@ from dtrain.core.solver.lockstep import (
 )
 from dtrain.core.solver.loss_window import LossWindow
 from dtrain.core.solver.lr_policies import multistep_index
-from dtrain.core.solver.place import describe_place, epochs_done, go_to_place
+from dtrain.core.solver.place import describe_place, epochs_done, go_to_iteration, go_to_place
 from dtrain.core.solver.recipe import Recipe, snapshot_format
 from dtrain.core.solver.testing import Tester
 from dtrain.core.solver.updater import Updater
@@ -295,7 +295,9 @@ class Solver:
         restored = self.keeper.read(path, self.net, self.updater.history)
         self.broadcast_params()
         self.iter = restored.iteration
-        if restored.manifest is not None:
+        if restored.manifest is None:
+            go_to_iteration(self.iter, self.param.iter_size, self.net, self.losses)
+        else:
             self.seed = restored.manifest.seed
             go_to_place(restored.manifest, self.net, self.test_nets, self.losses)
 

@@ -200,3 +200,18 @@ def test_build_graph_leaves_the_document_as_it_was() -> None:
     before = document.message.SerializeToString()
     make_graph(LENET)
     assert document.message.SerializeToString() == before
+
+
+def test_build_graph_of_a_blob_changed_in_place_after_another_has_read_it_is_refused() -> None:
+    net = """
+    layer { name: "x" type: "Input" top: "x" }
+    layer { name: "before" type: "TanH" bottom: "x" top: "y" }
+    layer { name: "over" type: "ReLU" bottom: "x" top: "x" }
+    layer { name: "after" type: "TanH" bottom: "x" top: "z" }
+    """
+    with pytest.raises(UserError) as caught:
+        make_graph(net)
+    assert caught.value.problems == (
+        'net.prototxt:4: layer "over": top "x" can\'t be in place, since layer "before" reads the blob as it was '
+        "before; give it another name",
+    )

@@ -80,16 +80,14 @@ def test_load_snapshot_caffemodel_is_refused(write: Write) -> None:
         load_snapshot(model_path)
 
 
-def test_load_snapshot_of_caffe_starts_data_anew_and_says_so(
-    caffes: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_load_snapshot_of_caffe_says_what_starts_anew(caffes: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         snapshot = load_snapshot(caffes)
     assert snapshot == Snapshot(caffes, caffes.with_suffix(".caffemodel"), None)
     assert (snapshot.read_state().iter, snapshot.read_weights()[0].name) == (7, "ip")
     assert [record.getMessage() for record in caplog.records] == [
-        f"{caffes} has no manifest: the place in the data, the random streams and the smoothed loss "
-        "start anew"
+        f"{caffes} has no manifest: the data go on as if every iteration had read its batch, "
+        "seed and smoothed loss start anew"
     ]
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from dtrain.core.solver.loss_window import LossWindow
-from dtrain.core.solver.place import describe_place, epochs_done, go_to_place
+from dtrain.core.solver.place import describe_place, epochs_done, go_to_iteration, go_to_place
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.single import SingleCommunicator
 from tests.core.net_builder import inputs, make_net
@@ -58,3 +58,14 @@ def test_go_to_place_reads_draws_and_smooths_on_from_there(runs: SmallRuns) -> N
         np.testing.assert_array_equal(
             other.test_nets[0].blobs["data"].data, one.test_nets[0].blobs["data"].data
         )
+
+
+def test_go_to_iteration_reads_on_where_so_many_batches_end(runs: SmallRuns) -> None:
+    with opened(runs.write(batch_size=30), SingleCommunicator()) as solver:
+        losses = LossWindow(3)
+        losses.restart([1, 2])
+        go_to_iteration(2, num_passes=3, net=solver.net, losses=losses)
+        (layer,) = solver.net.reading_layers
+        assert layer.position == 2 * 3 * 30
+        assert solver.net.context.random.pass_index == 6
+        assert losses.losses == []

@@ -59,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     set_num_threads(os.environ)
     try:
-        return dispatch(list(sys.argv[1:] if argv is None else argv))
+        code = dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()  # now, while a reader that has gone can still be dealt with
+        return code
     except KeyboardInterrupt as interrupt:
         say_once("dtrain: interrupted")
         return exit_code_of(interrupt)

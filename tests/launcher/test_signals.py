@@ -43,8 +43,11 @@ def test_signals_handled_with_each_effect_asks_the_solver(effect: str, requests:
     assert solver.requests == requests
 
 
-def test_signals_handled_a_second_stop_has_the_earlier_effect() -> None:
+def test_signals_handled_a_second_stop_has_the_earlier_effect(request: pytest.FixtureRequest) -> None:
     solver = Asked()
+    # A shell starts what runs in the background with SIGINT ignored, pytest too.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, inherited))
     with signals_handled(solver, {signal.SIGINT: "stop"}):
         os.kill(os.getpid(), signal.SIGINT)
         assert solver.requests == ["stop"]

@@ -138,7 +138,7 @@ class Solver:
     def _make_net(self, recipe: NetRecipe, deal: Deal) -> Net:
         rank = self.communicator.rank
         # In tests what is random goes by the batch, so that the score is the same on any number of ranks.
-        random = RandomStreams(self.seed, rank if deal == "records" else 0)
+        random = RandomStreams(self.seed, rank if deal == RECORDS else 0)
         shard = Shard(rank, self.communicator.world_size)
         if deal == BATCHES and self.param.dtrain_param.test_on_rank_0:
             shard = Shard(0, 1)

@@ -72,6 +72,8 @@ class LmdbSource(RecordSource):
             self._is_open = False
             self._cursor.close()
             self._transaction.abort()
+            # Gone before the environment: py-lmdb before 2.0 touches its map when they are collected.
+            del self._cursor, self._transaction
             release_environment(self._shared)
 
     def _check_first_record(self) -> None:

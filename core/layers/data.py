@@ -1,7 +1,7 @@
 """Data: batches of Datum records from a database, with Caffe's transformations.
 
 Extension (`dtrain_param`): `shuffle: true` reads every epoch in an order of its own, a function of (seed,
-epoch). Follows caffe's data_layer.cpp, except that every rank reads its share in TEST too (see DESIGN notes in
+epoch). Follows caffe's data_layer.cpp, except that every rank reads its share in TEST too (see
 docs/architecture.md) and that where to start is known, so that a resumed run reads on.
 """
 

@@ -7,6 +7,7 @@ mapping.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ class Launcher:
     world_size: str
     local_rank: str
     local_size: str
+    node: str = ""  # where local_size lists the ranks of all nodes: the number of this one
 
 
 # The first row whose `rank` and `world_size` are both set counts. Slurm comes after the mpiruns, which may
@@ -53,7 +55,8 @@ LAUNCHERS: tuple[Launcher, ...] = (
         rank="SLURM_PROCID",
         world_size="SLURM_STEP_NUM_TASKS",
         local_rank="SLURM_LOCALID",
-        local_size="",
+        local_size="SLURM_STEP_TASKS_PER_NODE",
+        node="SLURM_NODEID",
     ),
     Launcher("PMIx", rank="PMIX_RANK", world_size="", local_rank="", local_size=""),
 )
@@ -88,7 +91,11 @@ def launched_local_rank(env: Environment) -> int | None:
 def launched_local_size(env: Environment) -> int | None:
     """Return the number of ranks of this node, None if not launched or not told."""
     launcher = launcher_of(env)
-    return _number(env, launcher.local_size) if launcher else None
+    if launcher is None or launcher.local_size not in env:
+        return None
+    sizes = _expand(launcher.local_size, env[launcher.local_size])
+    node = _number(env, launcher.node) or 0
+    return sizes[node] if node < len(sizes) else None
 
 
 def launch_id(env: Environment, parent_pid: int) -> str:
@@ -145,3 +152,17 @@ def _number(env: Environment, variable: str) -> int | None:
             f"environment: {variable} must be a whole number, got {text!r}; the launcher sets it"
         )
     return int(text)
+
+
+def _expand(variable: str, text: str) -> list[int]:
+    """Return a whole number, or what Slurm writes as ``2(x3),1`` for several nodes: 2, 2, 2, 1."""
+    counts: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part)
+        if match is None:
+            raise LaunchError(
+                f"environment: {variable} must be a number of ranks, or one per node, got {text!r}; "
+                "the launcher sets it"
+            )
+        counts += [int(match[1])] * int(match[2] or 1)
+    return counts

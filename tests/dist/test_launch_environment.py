@@ -47,6 +47,15 @@ TABLE = {
     "interactive step of salloc": (INTERACTIVE, "Slurm's srun", 0, 1, 0, None),
     "srun": (SRUN, "Slurm's srun", 2, 4, 2, None),
     "srun --mpi=pmix": ({**SRUN, **PMIX}, "Slurm's srun", 2, 4, 2, None),
+    "srun on one node": ({**SRUN, "SLURM_STEP_TASKS_PER_NODE": "4"}, "Slurm's srun", 2, 4, 2, 4),
+    "srun on the fourth of four nodes": (
+        {**SRUN, "SLURM_STEP_TASKS_PER_NODE": "2(x2),3,1", "SLURM_NODEID": "3"},
+        "Slurm's srun",
+        2,
+        4,
+        2,
+        1,
+    ),
     "Open MPI inside srun": ({**SRUN, **OPEN_MPI}, "Open MPI's mpirun", 3, 4, 1, 2),
     "hydra inside salloc": ({**SALLOC, **HYDRA}, "MPICH's or Intel MPI's mpirun (hydra)", 5, 8, 1, 4),
     "prterun": (PMIX, "PMIx", 1, None, None, None),
@@ -70,6 +79,12 @@ def test_launched_place_table(
     assert launched_world_size(env) == world_size
     assert launched_local_rank(env) == local_rank
     assert launched_local_size(env) == local_size
+
+
+@pytest.mark.parametrize("text", ["", "two", "2(x", "2,"])
+def test_launched_local_size_not_numbers_raises(text: str) -> None:
+    with pytest.raises(LaunchError, match="SLURM_STEP_TASKS_PER_NODE must be a number of ranks"):
+        launched_local_size({**SRUN, "SLURM_STEP_TASKS_PER_NODE": text})
 
 
 @pytest.mark.parametrize("text", ["", "two", "-1", "1.5"])

@@ -60,8 +60,7 @@ def test_multistep_index_is_the_number_of_stepvalues_reached() -> None:
     [
         (
             'lr_policy: "stepp"',
-            'unknown lr_policy "stepp"; did you mean "step"?; '
-            "known: exp, fixed, inv, multistep, poly, sigmoid, step",
+            f'unknown lr_policy "stepp"; did you mean "step"?; known: {", ".join(LR_POLICIES)}',
         ),
         ('lr_policy: "step"', 'lr_policy "step" needs gamma and stepsize'),
         ('lr_policy: "step" gamma: 0.1', 'lr_policy "step" needs stepsize'),

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from dtrain.core.net.arena import Arena
 from dtrain.core.net.net import Net
 from dtrain.core.net.params import trainable
+from dtrain.core.solver.lr_policies import LR_POLICIES
+from dtrain.core.solver.update_rules import UPDATE_RULES
 from dtrain.core.solver.updater import Updater, check_update
 from dtrain.proto import caffe_pb2
 from tests.core.net_builder import inputs, make_net
@@ -180,9 +182,9 @@ def test_history_has_one_array_for_each_param_those_that_do_not_learn_included()
 
 def test_check_update_of_a_mistaken_solver_names_all_that_is_unknown() -> None:
     solver = caffe_pb2.SolverParameter(regularization_type="L3", type="SGDD", lr_policy="stepp")
-    policies = "exp, fixed, inv, multistep, poly, sigmoid, step"
+    types, policies = ", ".join(UPDATE_RULES), ", ".join(LR_POLICIES)
     assert check_update(solver) == [
-        ("type", 'unknown solver type "SGDD"; did you mean "SGD"?; known: SGD'),
+        ("type", f'unknown solver type "SGDD"; did you mean "SGD"?; known: {types}'),
         ("lr_policy", f'unknown lr_policy "stepp"; did you mean "step"?; known: {policies}'),
         ("regularization_type", 'regularization_type must be L2 or L1, got "L3"'),
     ]

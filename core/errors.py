@@ -6,6 +6,9 @@ prints each problem on a line of its own and exits with code 2.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """Report mistakes that the user can mend, each as one sentence.
@@ -48,6 +51,15 @@ class Problems:
         """Note one problem; one that was noted before is not repeated."""
         if problem not in self._found:
             self._found.append(problem)
+
+    @contextmanager
+    def collected(self, prefix: str = "") -> Iterator[None]:
+        """Note the problems of a UserError that the with block raises, each with `prefix` in front, and go on."""
+        try:
+            yield
+        except UserError as error:
+            for problem in error.problems:
+                self.add(prefix + problem)
 
     def raise_if_any(self) -> None:
         """Raise a UserError with every problem noted so far, in their order; return when there is none."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dtrain.core.errors import Problems, UserError
+from dtrain.core.errors import Problems
 from dtrain.core.graph.node import Node
 from dtrain.core.graph.splits import insert_splits
 from dtrain.core.graph.state_rules import describe_state, is_included
@@ -63,17 +63,14 @@ def _included_nodes(
     nodes: list[Node] = []
     for i, layer in enumerate(document.message.layer):
         where = document.where("layer", i)
-        try:
-            if not is_included(layer, state):
-                continue
-            node = Node(_with_phase(layer, state.phase), len(nodes), where)
-            _check_layer(node)
+        node = Node(_with_phase(layer, state.phase), len(nodes), where)
+        is_in = True  # also with a mistake: later layers still find its tops, so that it is reported once
+        with problems.collected(f"{node.title}: "):
+            is_in = is_included(layer, state)
+            if is_in:
+                _check_layer(node)
+        if is_in:
             nodes.append(node)
-        except UserError as error:
-            for problem in error.problems:
-                problems.add(f'{where}: layer "{layer.name}": {problem}')
-            # Later layers still find this one's tops, so that one mistake is reported once.
-            nodes.append(Node(layer, len(nodes), where))
     return nodes
 
 

@@ -54,9 +54,12 @@ def read_recipe(path: str, *, level: int | None = None, stages: Sequence[str] | 
     train_choice = choices.train(level, stages)
     test_choices = choices.tests()
     documents: dict[int, NetDocument] = {}
-    nets = [_try_net(choice, documents, problems) for choice in [train_choice, *test_choices] if choice]
+    nets: list[NetRecipe] = []
+    for choice in filter(None, [train_choice, *test_choices]):
+        with problems.collected():
+            nets.append(_build_net(choice, documents))
     problems.raise_if_any()
-    train, *tests = [net for net in nets if net is not None]
+    train, *tests = nets
     return Recipe(path, solver, document, train, tuple(tests))
 
 
@@ -65,17 +68,12 @@ def snapshot_format(solver: caffe_pb2.SolverParameter) -> SnapshotFormat:
     return format_named(caffe_pb2.SolverParameter.SnapshotFormat.Name(solver.snapshot_format))
 
 
-def _try_net(choice: _NetChoice, documents: dict[int, NetDocument], problems: Problems) -> NetRecipe | None:
-    """Build one net, reading each source once; its mistakes go into `problems`."""
-    try:
-        key = id(choice.read)
-        if key not in documents:
-            documents[key] = upgrade_net(choice.read())
-        return build_net_recipe(documents[key], choice.phase, choice.state)
-    except UserError as error:
-        for problem in error.problems:
-            problems.add(problem)
-        return None
+def _build_net(choice: _NetChoice, documents: dict[int, NetDocument]) -> NetRecipe:
+    """Build one net, reading each source once."""
+    key = id(choice.read)
+    if key not in documents:
+        documents[key] = upgrade_net(choice.read())
+    return build_net_recipe(documents[key], choice.phase, choice.state)
 
 
 def _check_solver(document: SolverDocument, problems: Problems) -> None:
@@ -89,10 +87,8 @@ def _check_solver(document: SolverDocument, problems: Problems) -> None:
     for field, problem in check_update(solver):
         if field not in missing:
             problems.add(f"{document.where(field)}: {problem}")
-    try:
+    with problems.collected(f"{document.where('snapshot_format')}: "):
         snapshot_format(solver)
-    except UserError as error:
-        problems.add(f"{document.where('snapshot_format')}: {error}")
 
 
 class _NetChoices:

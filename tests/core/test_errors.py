@@ -28,3 +28,16 @@ def test_item_error_keeps_the_items_place() -> None:
     error = ItemError("labels must be 0 to 2, got 7", item=3)
     assert error.problems == ("labels must be 0 to 2, got 7",)
     assert error.item == 3
+
+
+def test_problems_collected_go_on_after_a_user_error_and_let_others_pass() -> None:
+    problems = Problems()
+    with problems.collected("net.prototxt: "):
+        raise UserError("a", "b")
+    with problems.collected():
+        pass
+    with pytest.raises(ZeroDivisionError), problems.collected():
+        raise ZeroDivisionError
+    with pytest.raises(UserError) as caught:
+        problems.raise_if_any()
+    assert caught.value.problems == ("net.prototxt: a", "net.prototxt: b")

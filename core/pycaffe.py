@@ -19,11 +19,10 @@ from dtrain.core.engines import create_engine
 from dtrain.core.errors import UserError
 from dtrain.core.graph.net_recipe import read_net
 from dtrain.core.layers import LAYERS
-from dtrain.core.layers.layer import LayerContext
 from dtrain.core.names import nearest
 from dtrain.core.net import net as core_net
+from dtrain.core.net.building import build_net
 from dtrain.core.net.weights import copy_weights, layer_records
-from dtrain.core.random_streams import RandomStreams
 from dtrain.core.snapshots import load_weights, write_caffemodel
 from dtrain.core.solver.recipe import read_recipe
 from dtrain.core.solver.solver import Solver
@@ -55,10 +54,7 @@ class Net:
             weights, phase = phase, level
             level = 0
         recipe = read_net(network_file, phase, level=level, stages=stages or ())
-        context = LayerContext(
-            phase, create_engine(), RandomStreams(_seed[0]), Shard(0, 1), net_path=network_file
-        )
-        self._net = core_net.Net(recipe, context)
+        self._net = build_net(recipe, create_engine(), Shard(0, 1), seed=_seed[0])
         if weights is not None:
             self.copy_from(weights)
 

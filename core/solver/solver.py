@@ -19,13 +19,12 @@ import numpy as np
 from dtrain.core.engines import Engine
 from dtrain.core.errors import Problems, UserError
 from dtrain.core.graph.net_recipe import NetRecipe
-from dtrain.core.layers.layer import LayerContext
 from dtrain.core.net.arena import Arena
+from dtrain.core.net.building import build_net
 from dtrain.core.net.net import Net
 from dtrain.core.net.params import trainable
 from dtrain.core.net.scores import Score
 from dtrain.core.net.weights import copy_weights
-from dtrain.core.random_streams import RandomStreams
 from dtrain.core.snapshots import SnapshotStore, load_weights
 from dtrain.core.solver.display import Display
 from dtrain.core.solver.keeper import Keeper, snapshot_prefix
@@ -52,8 +51,6 @@ from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)
 
-RECORDS: Deal = "records"
-BATCHES: Deal = "batches"
 STOP, SNAPSHOT = 0, 1  # the places of the requests in the arena's extra values
 
 
@@ -125,26 +122,17 @@ class Solver:
 
     def _make_nets(self) -> list[Net]:
         """Return train and test nets. Raises UserError with the mistakes of all of them."""
+        shard = Shard(self.communicator.rank, self.communicator.world_size)
+        test_shard = Shard(0, 1) if self.param.dtrain_param.test_on_rank_0 else shard
+        plans: list[tuple[NetRecipe, Deal, Shard]] = [(self.recipe.train, "records", shard)]
+        plans += [(test, "batches", test_shard) for test in self.recipe.tests]
         problems, nets = Problems(), []
-        for recipe, deal in [(self.recipe.train, RECORDS), *((test, BATCHES) for test in self.recipe.tests)]:
-            try:
-                nets.append(self._make_net(recipe, deal))
-            except UserError as error:
-                for problem in error.problems:
-                    problems.add(problem)
+        for recipe, deal, share in plans:
+            with problems.collected():
+                net = build_net(recipe, self.engine, share, seed=self.seed, deal=deal, activity=self.activity)
+                nets.append(net)
         problems.raise_if_any()
         return nets
-
-    def _make_net(self, recipe: NetRecipe, deal: Deal) -> Net:
-        rank = self.communicator.rank
-        # In tests what is random goes by the batch, so that the score is the same on any number of ranks.
-        random = RandomStreams(self.seed, rank if deal == RECORDS else 0)
-        shard = Shard(rank, self.communicator.world_size)
-        if deal == BATCHES and self.param.dtrain_param.test_on_rank_0:
-            shard = Shard(0, 1)
-        phase = recipe.graph.state.phase
-        context = LayerContext(phase, self.engine, random, shard, deal, recipe.document.path)
-        return Net(recipe, context, self.activity)
 
     # -- the state of the run -------------------------------------------------------------------------------
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 
 from dtrain.core.engines import Engine, create_engine
-from dtrain.core.errors import Problems, UserError
+from dtrain.core.errors import Problems
 from dtrain.core.graph.net_recipe import NetRecipe, read_net
+from dtrain.core.net.building import build_net
 from dtrain.core.net.net import Net
+from dtrain.core.prototxt.tokens import Kind, tokenize
 from dtrain.core.solver.recipe import read_recipe
 from dtrain.core.solver.solver import Solver
-from dtrain.data.errors import DataError
 from dtrain.data.sampler import Shard
 from dtrain.launcher.arguments import add_communicator_option, add_state_options, split_list
 from dtrain.launcher.job import Job, open_job
 from dtrain.launcher.net_report import net_report
-from dtrain.launcher.nets import build_net
 from dtrain.proto import caffe_pb2
 
-_TOKEN = re.compile(r"""#.*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[{}<>]|\w+""")
 _NET_FIELDS = frozenset({"layer", "layers", "input"})
 
 
@@ -53,9 +51,10 @@ def is_net_file(path: str) -> bool:
     except OSError:
         return False
     depth = 0
-    for token in _TOKEN.findall(text):
-        depth += (token in "{<") - (token in "}>")
-        if depth == 0 and token in _NET_FIELDS:
+    for token in tokenize(text):
+        if token.kind is Kind.SYMBOL:
+            depth += (token.text in "{<") - (token.text in "}>")
+        elif depth == 0 and token.kind is Kind.WORD and token.text in _NET_FIELDS:
             return True
     return False
 
@@ -65,7 +64,7 @@ def solver_lines(job: Job, args: argparse.Namespace, engine: Engine) -> list[str
     stages = split_list(args.stage)
     recipe = job.together(lambda: read_recipe(args.file, level=args.level, stages=stages))
     solver = Solver(recipe, engine=engine, communicator=job.communicator, activity=job.activity)
-    job.together(solver.keeper.probe)
+    solver.keeper.probe()
     lines = [run_line(solver)]
     for net in [solver.net, *solver.test_nets]:
         lines += net_report(net)
@@ -105,14 +104,11 @@ def build_phases(args: argparse.Namespace, engine: Engine, shard: Shard) -> dict
     problems = Problems()
     nets: dict[str, Net] = {}
     for name, phase in caffe_pb2.Phase.items():
-        try:
+        with problems.collected():
             recipe = read_net(args.file, phase, level=args.level or 0, stages=split_list(args.stage))
             if any(layers_of(recipe) == layers_of(net.recipe) for net in nets.values()):
                 return {"TRAIN and TEST": nets["TRAIN"]}
             nets[name] = build_net(recipe, engine, shard)
-        except (UserError, DataError) as error:
-            for problem in str(error).splitlines():
-                problems.add(problem)
     problems.raise_if_any()
     return nets
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dtrain.core.engines import create_engine
 from dtrain.core.graph.net_recipe import read_net
+from dtrain.core.net.building import build_net
 from dtrain.core.net.net import Net
 from dtrain.core.net.scores import Score, name_values
 from dtrain.core.net.weights import copy_weights
@@ -29,7 +30,6 @@ from dtrain.launcher.arguments import (
     whole_number,
 )
 from dtrain.launcher.job import Job, open_job
-from dtrain.launcher.nets import build_net
 from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ import os
 
 from dtrain.core.engines import create_engine
 from dtrain.core.graph.net_recipe import read_net
+from dtrain.core.net.building import build_net
 from dtrain.data.sampler import Shard
 from dtrain.launcher.arguments import (
     add_engine_options,
@@ -21,7 +22,6 @@ from dtrain.launcher.arguments import (
 )
 from dtrain.launcher.job import open_console
 from dtrain.launcher.layer_times import time_layers, time_lines
-from dtrain.launcher.nets import build_net
 from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)

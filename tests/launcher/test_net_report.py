@@ -10,9 +10,9 @@ import pytest
 
 from dtrain.core.engines import create_engine
 from dtrain.core.graph.net_recipe import read_net
+from dtrain.core.net.building import build_net
 from dtrain.data.sampler import Shard
 from dtrain.launcher.net_report import align, data_line, megabytes, net_report, shape_text
-from dtrain.launcher.nets import build_net
 from dtrain.proto import caffe_pb2
 
 

@@ -1,0 +1,40 @@
+"""Building a net from its recipe: what its layers are told of seed, ranks and data.
+
+The one place where a net gets its surroundings, for the solver and for the commands that have none.
+"""
+
+from __future__ import annotations
+
+from dtrain.core.engines.engine import Engine
+from dtrain.core.graph.net_recipe import NetRecipe
+from dtrain.core.layers.layer import LayerContext
+from dtrain.core.net.net import Net
+from dtrain.core.random_streams import RandomStreams
+from dtrain.data.loader import Deal
+from dtrain.data.sampler import Shard
+from dtrain.dist.activity import Activity
+from dtrain.proto import caffe_pb2
+
+
+def build_net(
+    recipe: NetRecipe,
+    engine: Engine,
+    shard: Shard,
+    *,
+    seed: int = 0,
+    deal: Deal | None = None,
+    activity: Activity | None = None,
+) -> Net:
+    """Return the net of `recipe` on this rank.
+
+    deal: what its data layers deal to the ranks; by default whole batches in TEST and records in TRAIN. Where
+    batches are dealt, what is random goes by the batch and not by the rank that runs it, so that the score is
+    the same on any number of ranks.
+
+    Raises UserError with the mistakes of all layers.
+    """
+    phase = recipe.graph.state.phase
+    if deal is None:
+        deal = "batches" if phase == caffe_pb2.TEST else "records"
+    random = RandomStreams(seed, shard.rank if deal == "records" else 0)
+    return Net(recipe, LayerContext(phase, engine, random, shard, deal, recipe.document.path), activity)

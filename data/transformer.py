@@ -23,7 +23,7 @@ from dtrain.data.hash64 import Purpose, draw_below, hash64
 from dtrain.data.mean_file import read_mean_file
 from dtrain.proto import caffe_pb2
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _Window = tuple[EllipsisType, slice, slice]
 
@@ -61,7 +61,7 @@ class TransformSpec:
         if problems:
             raise DataError("\n".join(problems))
         if param.force_color or param.force_gray:
-            logger.warning("%s: force_color and force_gray are for compressed images only", where)
+            log.warning("%s: force_color and force_gray are for compressed images only", where)
         return cls(
             param.scale, param.mirror, param.crop_size, param.mean_file, tuple(param.mean_value), where
         )

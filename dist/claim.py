@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+# A rank that is not the first to fail waits so long for the first one's abort, lest it cut off its line.
+GRACE_S = 1.0
 FRESH_S = 20.0  # an older claim is another launch's, should two ever share a job id
 FORGOTTEN_S = 3600.0  # aborted ranks cannot remove their claim; whoever claims next on the host does
 

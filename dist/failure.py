@@ -19,16 +19,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from dtrain.dist.activity import Activity
-from dtrain.dist.claim import Claim
+from dtrain.dist.claim import GRACE_S, Claim
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.errors import EXIT_BUG, AgreedFailure, exit_code_of
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
-
-# A rank that is not the first to fail waits so long for the first one's abort, lest it cut off its line.
-GRACE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def cause_of(error: BaseException) -> str:
 
 @contextmanager
 def end_job_on_failure(
-    communicator: Communicator, activity: Activity, say: Say = logger.error
+    communicator: Communicator, activity: Activity, say: Say = log.error
 ) -> Iterator[None]:
     """End all ranks if the body of the `with` statement fails on this one. Entering it is collective.
 

@@ -10,10 +10,8 @@ import os
 import sys
 import time
 
-from dtrain.dist.claim import Claim
+from dtrain.dist.claim import GRACE_S, Claim
 from dtrain.dist.launch_environment import launch_id, launched_rank
-
-_GRACE_S = 1.0  # as dist/failure.py has it, which would bring in numpy before the threads are set
 
 
 def say_once(text: str) -> None:
@@ -24,4 +22,4 @@ def say_once(text: str) -> None:
     if launched_rank(os.environ) is None or Claim(launch_id(os.environ, os.getppid())).take():
         print(text, file=sys.stderr, flush=True)
     else:
-        time.sleep(_GRACE_S)
+        time.sleep(GRACE_S)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,16 +13,12 @@ from typing import Protocol
 
 import pytest
 
+from dtrain.launcher.mpirun import find_mpirun, mpirun_settings
+
 ROOT = Path(__file__).resolve().parents[1]
 
-# Open MPI refuses to run as root, or with more ranks than cores, unless told so; without yielding, waiting
-# ranks would starve the others. MPICH does not read these variables.
-MPIRUN_ENVIRONMENT = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-    "OMPI_MCA_mpi_yield_when_idle": "1",
-}
+# For any user and for more ranks than cores, whatever machine this is.
+MPIRUN_ENVIRONMENT = mpirun_settings(num_ranks=2, num_cores=1, is_root=True)
 
 
 class Mpirun(Protocol):
@@ -57,7 +52,7 @@ def _run(
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] = ROOT,
 ) -> subprocess.CompletedProcess[str]:
-    command = [_mpirun_path(), "-n", str(num_ranks), sys.executable, *(os.fspath(arg) for arg in args)]
+    command = [find_mpirun(), "-n", str(num_ranks), sys.executable, *(os.fspath(arg) for arg in args)]
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, **MPIRUN_ENVIRONMENT, "PYTHONPATH": path, **(env or {})}
     # Files, not pipes: a rank that outlives mpirun would hold a pipe open, and reading it would never end.
@@ -84,14 +79,6 @@ def _run(
     if not ended:
         pytest.fail(f"{command} did not end within {timeout_s:g} s\n{result.stdout}\n{result.stderr}")
     return result
-
-
-def _mpirun_path() -> str:
-    """Return the mpirun beside this Python, which fits its mpi4py, else the first in the path."""
-    beside = Path(sys.executable).with_name("mpirun")
-    found = str(beside) if beside.exists() else shutil.which("mpirun")
-    assert found, "no mpirun: pip install 'dtrain[test]'"
-    return found
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

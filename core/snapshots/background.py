@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class BackgroundWriter:
@@ -36,7 +36,7 @@ class BackgroundWriter:
             if error is None:
                 raise
             # The exception under way says why training ends; it must not be hidden by this one.
-            _log.error("%s", failure)
+            log.error("%s", failure)
         finally:
             self._thread.shutdown()
 

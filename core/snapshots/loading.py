@@ -20,7 +20,7 @@ from dtrain.core.snapshots.message_file import CAFFEMODEL, SOLVERSTATE
 from dtrain.core.snapshots.snapshot import MANIFEST, Snapshot, open_verified, split_stem, verify_file
 from dtrain.core.snapshots.store import SnapshotStore
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def load_snapshot(path: str | os.PathLike[str], require_manifest: bool = False) -> Snapshot:
@@ -66,7 +66,7 @@ def load_weights(path: str | os.PathLike[str]) -> list[LayerWeights]:
 
 def _open_caffes(path: Path) -> Snapshot:
     learned_net = format_of(path).read_state(path).learned_net
-    _log.info(
+    log.info(
         "%s has no manifest: the data go on as if every iteration had read its batch, seed and smoothed loss "
         "start anew",
         path,
@@ -88,5 +88,5 @@ def _find_learned_net(path: Path, learned_net: str) -> Path | None:
 def _alternative(path: str | os.PathLike[str]) -> str:
     """Name the newest whole snapshot of the same prefix, as the end of an error's sentence."""
     match = re.fullmatch(r"(.*)_iter_[0-9]+\..*", os.fspath(path), re.DOTALL)
-    newest = SnapshotStore(match[1]).newest(report=_log.debug) if match else None
+    newest = SnapshotStore(match[1]).newest(report=log.debug) if match else None
     return f"; the newest whole snapshot is {newest.state_path}" if newest else ""

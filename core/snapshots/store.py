@@ -23,7 +23,7 @@ from dtrain.core.snapshots.message_file import CAFFEMODEL, SOLVERSTATE
 from dtrain.core.snapshots.snapshot import MANIFEST, Snapshot, open_verified
 from dtrain.core.snapshots.solverstate import SolverState
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 _NAME = re.compile(
     r"(?P<prefix>.*)_iter_(?P<iteration>0|[1-9][0-9]*)\.(caffemodel|solverstate|manifest\.json)(\.h5)?"
 )
@@ -108,7 +108,7 @@ class SnapshotStore:
             )
         return open_verified(stem)
 
-    def newest(self, report: Callable[[str], None] = _log.warning) -> Snapshot | None:
+    def newest(self, report: Callable[[str], None] = log.warning) -> Snapshot | None:
         """Return the newest snapshot that is whole, or None.
 
         Arguments:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from dtrain.core.layers.reading import ReadingLayer
+from dtrain.core.layers.parts.reading import ReadingLayer
 from dtrain.core.net.net import Net
 from dtrain.proto import caffe_pb2
 

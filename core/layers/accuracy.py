@@ -7,8 +7,8 @@ from typing import Any
 
 from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
-from dtrain.core.layers.class_labels import ClassLabels
 from dtrain.core.layers.layer import LAYERS, Arity, Layer
+from dtrain.core.layers.parts.class_labels import ClassLabels
 
 
 @LAYERS.register("Accuracy")

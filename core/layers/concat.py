@@ -8,7 +8,7 @@ from dtrain.core.blob import Blob
 from dtrain.core.engines.operations import ConcatSpec
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS, Arity, Layer
-from dtrain.core.layers.shapes import name_bottom
+from dtrain.core.layers.parts.shapes import name_bottom
 
 
 @LAYERS.register("Concat")

@@ -8,9 +8,9 @@ from dtrain.core.blob import Blob
 from dtrain.core.engines.operations import ConvolutionSpec
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS, Arity
-from dtrain.core.layers.shapes import check_equal_shapes
-from dtrain.core.layers.spatial import convolution_window
-from dtrain.core.layers.weighted import WeightedLayer, check_num_output
+from dtrain.core.layers.parts.shapes import check_equal_shapes
+from dtrain.core.layers.parts.spatial import convolution_window
+from dtrain.core.layers.parts.weighted import WeightedLayer, check_num_output
 
 Shape = tuple[int, ...]
 

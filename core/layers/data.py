@@ -13,7 +13,7 @@ from dataclasses import replace
 from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS
-from dtrain.core.layers.reading import ReadingLayer
+from dtrain.core.layers.parts.reading import ReadingLayer
 from dtrain.core.paths import resolve
 from dtrain.data.loader import Loader
 from dtrain.data.sampler import Sampler

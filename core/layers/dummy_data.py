@@ -8,7 +8,7 @@ from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
 from dtrain.core.fillers import fill
 from dtrain.core.layers.layer import LAYERS, Arity, Layer
-from dtrain.core.layers.shapes import check_one_per_top, shape_of
+from dtrain.core.layers.parts.shapes import check_one_per_top, shape_of
 from dtrain.proto import caffe_pb2
 
 LEGACY_FIELDS = ("num", "channels", "height", "width")

@@ -9,7 +9,7 @@ from dtrain.core.blob import Blob
 from dtrain.core.engines.operations import EltwiseSpec
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS, Arity, Layer
-from dtrain.core.layers.shapes import check_equal_shapes
+from dtrain.core.layers.parts.shapes import check_equal_shapes
 from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)

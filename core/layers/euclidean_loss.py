@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS
-from dtrain.core.layers.loss import LossLayer, loss_weight
+from dtrain.core.layers.parts.loss import LossLayer, loss_weight
 
 
 @LAYERS.register("EuclideanLoss")

@@ -6,7 +6,7 @@ import math
 
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS
-from dtrain.core.layers.view import ViewLayer
+from dtrain.core.layers.parts.view import ViewLayer
 
 
 @LAYERS.register("Flatten")

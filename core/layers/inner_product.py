@@ -9,7 +9,7 @@ from dtrain.core.blob import Blob
 from dtrain.core.engines.operations import InnerProductSpec
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS
-from dtrain.core.layers.weighted import WeightedLayer, check_num_output
+from dtrain.core.layers.parts.weighted import WeightedLayer, check_num_output
 
 
 @LAYERS.register("InnerProduct")

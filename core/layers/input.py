@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dtrain.core.blob import Blob
 from dtrain.core.layers.layer import LAYERS, Arity, Layer
-from dtrain.core.layers.shapes import check_one_per_top, shape_of
+from dtrain.core.layers.parts.shapes import check_one_per_top, shape_of
 
 
 @LAYERS.register("Input")

@@ -20,6 +20,7 @@ from dtrain.core.random_streams import RandomStreams
 from dtrain.core.registry import Registry
 from dtrain.data.loader import Deal
 from dtrain.data.sampler import Shard
+from dtrain.dist.communicator import Communicator
 from dtrain.proto import caffe_pb2
 
 LAYERS: Registry[type[Layer]] = Registry("layer type")
@@ -53,7 +54,8 @@ class LayerContext:
 
     phase: caffe_pb2.TRAIN or TEST. shard: this rank's share of what data layers read; `deal` says whether
     records ("records", training) or whole batches ("batches", tests) are dealt to the ranks. net_path: the file
-    that names relative paths.
+    that names relative paths. communicator: the ranks that run the same net together, for layers that exchange
+    values in forward and backward; None: this rank is alone.
     """
 
     phase: int
@@ -62,6 +64,7 @@ class LayerContext:
     shard: Shard
     deal: Deal = "records"
     net_path: str = ""
+    communicator: Communicator | None = None
 
 
 class Layer(ABC):

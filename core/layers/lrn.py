@@ -8,8 +8,8 @@ from dtrain.core.blob import Blob
 from dtrain.core.engines.operations import LRNSpec
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS, InPlace
-from dtrain.core.layers.shapes import check_num_axes
-from dtrain.core.layers.unary import UnaryLayer
+from dtrain.core.layers.parts.shapes import check_num_axes
+from dtrain.core.layers.parts.unary import UnaryLayer
 from dtrain.proto import caffe_pb2
 
 

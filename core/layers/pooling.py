@@ -9,8 +9,8 @@ from dtrain.core.blob import Blob
 from dtrain.core.engines.operations import PoolingSpec
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS, Arity, Layer
-from dtrain.core.layers.shapes import check_num_axes
-from dtrain.core.layers.spatial import Window, no_room, pooling_window
+from dtrain.core.layers.parts.shapes import check_num_axes
+from dtrain.core.layers.parts.spatial import Window, no_room, pooling_window
 from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)

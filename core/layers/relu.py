@@ -8,7 +8,7 @@ from dtrain.core.blob import Blob
 from dtrain.core.engines.operations import ActivationSpec
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS
-from dtrain.core.layers.unary import UnaryLayer
+from dtrain.core.layers.parts.unary import UnaryLayer
 
 
 @LAYERS.register("ReLU")

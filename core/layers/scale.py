@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dtrain.core.blob import Blob
-from dtrain.core.layers.broadcast import learned_shape, spread
 from dtrain.core.layers.layer import LAYERS, Arity, InPlace, Layer
+from dtrain.core.layers.parts.broadcast import learned_shape, spread
 from dtrain.proto import caffe_pb2
 
 ONE = caffe_pb2.FillerParameter(type="constant", value=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dtrain.core.engines.operations import SoftmaxSpec
 from dtrain.core.layers.layer import LAYERS
-from dtrain.core.layers.unary import UnaryLayer
+from dtrain.core.layers.parts.unary import UnaryLayer
 
 
 @LAYERS.register("Softmax")

@@ -8,9 +8,9 @@ import numpy as np
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines.operations import SoftmaxSpec
-from dtrain.core.layers.class_labels import ClassLabels
 from dtrain.core.layers.layer import LAYERS, Arity
-from dtrain.core.layers.loss import LossLayer, loss_weight, normalization_of, normalizer
+from dtrain.core.layers.parts.class_labels import ClassLabels
+from dtrain.core.layers.parts.loss import LossLayer, loss_weight, normalization_of, normalizer
 from dtrain.proto import caffe_pb2
 
 SMALLEST = float(np.finfo(np.float32).tiny)  # FLT_MIN: a true class of probability 0 costs 87.3, not infinity

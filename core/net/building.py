@@ -13,6 +13,7 @@ from dtrain.core.random_streams import RandomStreams
 from dtrain.data.loader import Deal
 from dtrain.data.sampler import Shard
 from dtrain.dist.activity import Activity
+from dtrain.dist.communicator import Communicator
 from dtrain.proto import caffe_pb2
 
 
@@ -24,12 +25,13 @@ def build_net(
     seed: int = 0,
     deal: Deal | None = None,
     activity: Activity | None = None,
+    communicator: Communicator | None = None,
 ) -> Net:
     """Return the net of `recipe` on this rank.
 
     deal: what its data layers deal to the ranks; by default whole batches in TEST and records in TRAIN. Where
     batches are dealt, what is random goes by the batch and not by the rank that runs it, so that the score is
-    the same on any number of ranks.
+    the same on any number of ranks. communicator: for nets that all ranks run in step, batch by batch.
 
     Raises UserError with the mistakes of all layers.
     """
@@ -37,4 +39,5 @@ def build_net(
     if deal is None:
         deal = "batches" if phase == caffe_pb2.TEST else "records"
     random = RandomStreams(seed, shard.rank if deal == "records" else 0)
-    return Net(recipe, LayerContext(phase, engine, random, shard, deal, recipe.document.path), activity)
+    context = LayerContext(phase, engine, random, shard, deal, recipe.document.path, communicator)
+    return Net(recipe, context, activity)

@@ -19,7 +19,7 @@ from dtrain.core.graph.net_recipe import NetRecipe
 from dtrain.core.graph.node import Node
 from dtrain.core.layers import LAYERS
 from dtrain.core.layers.layer import InPlace, Layer, LayerContext
-from dtrain.core.layers.reading import ReadingLayer
+from dtrain.core.layers.parts.reading import ReadingLayer
 from dtrain.core.net.params import Param, ParamTable
 from dtrain.data.errors import DataError
 from dtrain.dist.activity import Activity

@@ -32,6 +32,7 @@ def _at_least(low: int) -> Rule:
 
 _COUNT = _at_least(1)
 _NOT_NEGATIVE = _at_least(0)
+_NOT_POSITIVE = _number_rule("at most 0", lambda value: -math.inf < value <= 0)
 _AT_LEAST_MINUS_1 = _at_least(-1)
 _POSITIVE = _number_rule("greater than 0", lambda value: 0 < value < math.inf)
 _FINITE = _number_rule("a finite number", math.isfinite)
@@ -50,6 +51,15 @@ _TABLE: dict[str, dict[Rule, str]] = {
         _FINITE: "power",
         _PENALTY: "regularization_type",
     },
+    "DtrainSolverParameter": {
+        _COUNT: "plateau_patience",
+        _NOT_NEGATIVE: "warmup_start_lr min_lr trust_coefficient",
+        _POSITIVE: "start_divisor end_divisor",
+        _FRACTION: "peak_fraction",
+        _BELOW_1: "ema_decay",
+    },
+    "DtrainLayerParameter": {_BELOW_1: "label_smoothing", _NOT_NEGATIVE: "class_weight"},
+    "MonitorParameter": {_NOT_NEGATIVE: "min_delta"},
     "NetParameter": {_NOT_NEGATIVE: "input_dim"},
     "LayerParameter": {_FINITE: "loss_weight"},
     "ParamSpec": {_FINITE: "lr_mult decay_mult"},
@@ -80,6 +90,15 @@ _TABLE: dict[str, dict[Rule, str]] = {
     "TileParameter": {_COUNT: "tiles"},
     "AccuracyParameter": {_COUNT: "top_k"},
     "ArgMaxParameter": {_COUNT: "top_k"},
+    "FocalLossParameter": {_NOT_NEGATIVE: "gamma", _POSITIVE: "alpha"},
+    "InterpParameter": {_COUNT: "zoom_factor shrink_factor", _NOT_POSITIVE: "pad_beg pad_end"},
+    "LayerNormParameter": {_POSITIVE: "eps"},
+    "NormalizeParameter": {_NOT_NEGATIVE: "eps"},
+    "PSROIPoolingParameter": {_COUNT: "output_dim group_size", _POSITIVE: "spatial_scale"},
+    "ROIPoolingParameter": {_COUNT: "pooled_h pooled_w", _POSITIVE: "spatial_scale"},
+    "ShuffleChannelParameter": {_COUNT: "group"},
+    "SmoothL1LossParameter": {_POSITIVE: "sigma"},
+    "UpsampleParameter": {_COUNT: "scale scale_h scale_w upsample_h upsample_w"},
     "V1LayerParameter": {_FINITE: "blobs_lr weight_decay loss_weight"},
     "V0LayerParameter": {
         _COUNT: "num_output kernelsize stride group batchsize",

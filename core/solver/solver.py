@@ -129,7 +129,15 @@ class Solver:
         problems, nets = Problems(), []
         for recipe, deal, share in plans:
             with problems.collected():
-                net = build_net(recipe, self.engine, share, seed=self.seed, deal=deal, activity=self.activity)
+                net = build_net(
+                    recipe,
+                    self.engine,
+                    share,
+                    seed=self.seed,
+                    deal=deal,
+                    activity=self.activity,
+                    communicator=self.communicator if deal == "records" else None,
+                )
                 nets.append(net)
         problems.raise_if_any()
         return nets

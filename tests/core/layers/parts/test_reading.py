@@ -9,7 +9,7 @@ import pytest
 from dtrain.core.blob import Blob
 from dtrain.core.engines import create_engine
 from dtrain.core.layers import LAYERS, LayerContext
-from dtrain.core.layers.reading import ReadingLayer
+from dtrain.core.layers.parts.reading import ReadingLayer
 from dtrain.core.random_streams import RandomStreams
 from dtrain.data.lmdb_writer import write_lmdb
 from dtrain.data.sampler import Shard

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dtrain.core.errors import UserError
-from dtrain.core.layers.broadcast import learned_shape, spread
+from dtrain.core.layers.parts.broadcast import learned_shape, spread
 
 SHAPE = (2, 3, 4, 5)
 

@@ -6,7 +6,7 @@ import pytest
 
 from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
-from dtrain.core.layers.shapes import (
+from dtrain.core.layers.parts.shapes import (
     check_equal_shapes,
     check_num_axes,
     check_one_per_top,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dtrain.core.layers.weighted import WeightedLayer
+from dtrain.core.layers.parts.weighted import WeightedLayer
 from tests.core.layers.layer_harness import Rig, make_rig
 
 

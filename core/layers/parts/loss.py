@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import Arity, Layer
-from dtrain.core.layers.shapes import name_bottom
+from dtrain.core.layers.parts.shapes import name_bottom
 from dtrain.proto import caffe_pb2
 
 Mode = caffe_pb2.LossParameter.NormalizationMode

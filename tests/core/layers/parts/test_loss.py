@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import text_format
 
 from dtrain.core.blob import Blob
-from dtrain.core.layers.loss import loss_weight, normalization_of, normalizer
+from dtrain.core.layers.parts.loss import loss_weight, normalization_of, normalizer
 from dtrain.proto import caffe_pb2
 
 LossParameter = caffe_pb2.LossParameter

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import text_format
 
 from dtrain.core.errors import UserError
-from dtrain.core.layers.spatial import Window, convolution_window, pooling_window
+from dtrain.core.layers.parts.spatial import Window, convolution_window, pooling_window
 from dtrain.proto import caffe_pb2
 
 ONES = (1, 1)

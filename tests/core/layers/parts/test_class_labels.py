@@ -7,7 +7,7 @@ import pytest
 
 from dtrain.core.blob import Blob
 from dtrain.core.errors import ItemError, UserError
-from dtrain.core.layers.class_labels import ClassLabels
+from dtrain.core.layers.parts.class_labels import ClassLabels
 
 SCORES = (2, 3, 4)
 

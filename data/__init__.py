@@ -2,8 +2,8 @@
 
 In the flow prototxt → graph → net → solver → communicator → snapshot this feeds the net. Import its modules:
 
-- loader.py, what a data layer asks: batches, read ahead by a thread (prefetcher.py) that reads one after the
-  other (batch_reader.py);
+- loader.py, what a data layer asks: batches (batch.py), read ahead by a thread (prefetcher.py);
+- batch_reader.py, what fills a batch: the interface; datum_reader.py, for databases;
 - source.py, the registry of databases; record_source.py, the interface; lmdb_source.py, over
   lmdb_environment.py;
 - sampler.py, which record is read when, and by which rank;

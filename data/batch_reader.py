@@ -1,106 +1,47 @@
-"""Reads one batch: positions → records → Datums → transformed images, in the caller's thread.
+"""What every reader of batches is to a loader: it fills a batch with the records at given positions.
 
-What the loader's reader thread does for each batch, without any thread, so that it can be tested alone.
+    source of records ──> batch reader ──> loader (thread) ──> data layer
+
+A reader knows the order of records (a sampler) and what is done to them (a transformer), and nothing of
+threads, ranks or batches ahead. Each kind of data layer has one, in a file of its own: datum_reader.py …
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from abc import ABC, abstractmethod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dtrain.data.datum import Datum, parse_datum
-from dtrain.data.datum_batch import CanonicalLayout
-from dtrain.data.errors import DataError
-from dtrain.data.record_source import RecordSource
-from dtrain.data.sampler import Sampler
-from dtrain.data.transformer import Transformer
+from dtrain.data.batch import Batch, Shape
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """N records, ready for the net.
+class BatchReader(ABC):
+    """Reads batches, from any thread, by one thread at a time.
 
-    data: float32 (N, C, h, w); labels: float32 (N,); epochs and indices: int64 (N,), which records they are.
+    num_records: of one epoch, at least 1. shapes: of one record in each of a batch's arrays, known before
+    anything is read; where records differ in size, of the first one, and `read` fits the batch to its own.
     """
 
-    data: NDArray[np.float32]
-    labels: NDArray[np.float32]
-    epochs: NDArray[np.int64]
-    indices: NDArray[np.int64]
+    num_records: int
+    shapes: tuple[Shape, ...]
 
-    @classmethod
-    def allocate(cls, batch_size: int, shape: tuple[int, int, int]) -> Batch:
-        """Return a batch of `batch_size` images of `shape`, not yet filled."""
-        return cls(
-            np.empty((batch_size, *shape), np.float32),
-            np.empty(batch_size, np.float32),
-            np.empty(batch_size, np.int64),
-            np.empty(batch_size, np.int64),
-        )
+    @abstractmethod
+    def read(self, positions: NDArray[np.int64], batch: Batch) -> None:
+        """Fill `batch` with the records at `positions`, int64 (N,), of the endless stream of all epochs.
 
+        What is random about a record is a function of (seed, epoch, record), so that it depends neither on the
+        number of ranks nor on restarts. Raises DataError that names the record when one can't be read.
+        """
 
-class BatchReader:
-    """Read batches of records that are all of the size of the first.
-
-    record_shape: (C, H, W) of the records; shape: (C, h, w) of the batches' images.
-    Raises DataError when the first record is corrupt or compressed, or does not fit the transformer.
-    """
-
-    def __init__(self, source: RecordSource, sampler: Sampler, transformer: Transformer) -> None:
-        self._source = source
-        self._sampler = sampler
-        self._transformer = transformer
-        self.record_shape = self._parse(source.read(0), 0).shape
-        self.shape = transformer.output_shape(self.record_shape)
-        self._layout = CanonicalLayout(self.record_shape)
-
+    @abstractmethod
     def reseed(self, seed: int) -> None:
         """Take the order of records and the random transformations from `seed`."""
-        self._sampler.reseed(seed)
-        self._transformer.seed = seed
 
-    def read(self, positions: NDArray[np.int64], batch: Batch) -> None:
-        """Fill `batch` with the records at `positions`, int64 (N,).
+    @abstractmethod
+    def name_record(self, index: int) -> str:
+        """Return, for messages, which record `index` (0 … num_records − 1) is: record "00000007" of lmdb/train."""
 
-        Raises DataError that names database and record when one is corrupt, compressed or of another size.
-        """
-        batch.epochs[:], batch.indices[:] = self._sampler.records(positions)
-        indices = batch.indices.tolist()
-        records = self._source.read_batch(indices)
-        images, labels = self._layout.slice_batch(records) or self._slice_each(records, indices)
-        self._transformer.transform_batch(images, batch.epochs, batch.indices, batch.data)
-        batch.labels[:] = labels
-
-    def _slice_each(
-        self, records: Sequence[memoryview], indices: list[int]
-    ) -> tuple[list[NDArray[Any]], list[int]]:
-        images, labels = [], []
-        for record, index in zip(records, indices, strict=True):
-            datum = self._parse(record, index)
-            if datum.shape != self.record_shape:
-                first, got = ("x".join(map(str, shape)) for shape in (self.record_shape, datum.shape))
-                raise DataError(
-                    f"{self._name(index)}: size must be {first} like the first record's, got {got}"
-                )
-            images.append(datum.image())
-            labels.append(datum.label)
-        return images, labels
-
-    def _parse(self, record: memoryview, index: int) -> Datum:
-        try:
-            datum = parse_datum(record)
-        except DataError as error:
-            raise DataError(f"{self._name(index)}: {error.problem}") from None
-        if datum.encoded:
-            raise DataError(
-                f"{self._name(index)}: image must be stored as pixels, got a compressed one; "
-                "convert the images again without --encoded"
-            )
-        return datum
-
-    def _name(self, index: int) -> str:
-        return f'{self._source.path}: record "{self._source.key(index)}"'
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what is read; a second call does nothing."""

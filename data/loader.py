@@ -9,12 +9,11 @@ from __future__ import annotations
 import time
 from typing import Literal
 
-from dtrain.data.batch_reader import Batch, BatchReader
+from dtrain.data.batch import Batch, Shape
+from dtrain.data.batch_reader import BatchReader
 from dtrain.data.errors import DataError
 from dtrain.data.prefetcher import Prefetcher
-from dtrain.data.record_source import RecordSource
-from dtrain.data.sampler import Sampler, Shard
-from dtrain.data.transformer import Transformer
+from dtrain.data.sampler import Shard
 
 Deal = Literal["records", "batches"]
 
@@ -23,25 +22,21 @@ class Loader:
     """Read this rank's batches in a thread of their own, `prefetch` of them ahead.
 
     Arguments:
-        source: read by this loader's thread alone, and closed by close().
-        sampler, transformer: which record when, and what is done to it.
+        reader: what reads them; used by this loader's thread alone, and closed by close().
         batch_size: records of a batch of this rank, >= 1.
         shard: this rank's share.
         deal: "records" (TRAIN) or "batches" (TEST), see Shard.
         prefetch: batches to keep ready, >= 1.
         name: of the data layer, for messages and the thread.
-    num_records: of one epoch, over all ranks.
+    num_records: of one epoch, over all ranks. shapes: of one record in each array of a batch, known before start().
     waited_s: seconds that next() has waited so far, over all starts.
     num_batches: batches that next() has returned so far, over all starts.
-    Raises DataError when batch_size or prefetch is out of range, or the first record is corrupt or compressed
-    or does not fit the transformer.
+    Raises DataError when batch_size or prefetch is out of range.
     """
 
     def __init__(
         self,
-        source: RecordSource,
-        sampler: Sampler,
-        transformer: Transformer,
+        reader: BatchReader,
         batch_size: int,
         shard: Shard,
         deal: Deal = "records",
@@ -53,27 +48,21 @@ class Loader:
                 raise DataError(f'layer "{name}": {word} must be at least 1, got {value}')
         self.name = name
         self.batch_size = batch_size
-        self.num_records = sampler.num_records
+        self.num_records = reader.num_records
+        self.shapes: tuple[Shape, ...] = reader.shapes
         self.waited_s = 0.0
         self.num_batches = 0
-        self._source = source
-        self._reader = BatchReader(source, sampler, transformer)
+        self._reader = reader
         self._deal = {"records": shard.deal_records, "batches": shard.deal_batches}[deal]
         self._num_buffers = prefetch + 1
         self._buffers: list[Batch] = []
         self._prefetcher: Prefetcher[Batch] | None = None
         self._current: Batch | None = None
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, h, w) of the batches' images, after the crop; known before start()."""
-        return self._reader.shape
-
     def name_item(self, item: int) -> str:
         """Return, for messages, which record is at place `item` of the batch that next() returned last."""
         assert self._current is not None, f'loader of layer "{self.name}" has no batch'
-        key = self._source.key(int(self._current.indices[item]))
-        return f'record "{key}" of {self._source.path}'
+        return self._reader.name_record(int(self._current.indices[item]))
 
     def reseed(self, seed: int) -> None:
         """Take order and random transformations from `seed` from the next start() on; stops what is read now."""
@@ -89,7 +78,7 @@ class Loader:
         """
         self._stop()
         if not self._buffers:
-            self._buffers = [Batch.allocate(self.batch_size, self.shape) for _ in range(self._num_buffers)]
+            self._buffers = [Batch(self.batch_size, self.shapes) for _ in range(self._num_buffers)]
 
         def fill(batch_index: int, batch: Batch) -> None:
             reader.read(deal(first_position, batch_index, batch_size), batch)
@@ -117,9 +106,9 @@ class Loader:
         return self._current
 
     def close(self) -> None:
-        """Stop the reader thread, wait for its end and close the source; a second call does nothing."""
+        """Stop the reader thread, wait for its end and close what it reads; a second call does nothing."""
         self._stop()
-        self._source.close()
+        self._reader.close()
 
     def _stop(self) -> None:
         if self._prefetcher is not None:

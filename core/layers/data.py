@@ -15,7 +15,7 @@ from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS
 from dtrain.core.layers.parts.reading import ReadingLayer
 from dtrain.core.paths import resolve
-from dtrain.data.loader import Loader
+from dtrain.data.datum_reader import DatumReader
 from dtrain.data.sampler import Sampler
 from dtrain.data.source import open_source
 from dtrain.data.transformer import Transformer, TransformSpec
@@ -38,19 +38,14 @@ class Data(ReadingLayer):
             raise UserError("data_param.batch_size must be at least 1, got none")
         backend = caffe_pb2.DataParameter.DB.Name(param.backend)
         source = open_source(backend, resolve(param.source, self.context.net_path))
-        shard = self.context.shard
         seed = self.context.random.seed
         spec = TransformSpec.from_param(self.param.transform_param)
         if spec.mean_file:
             spec = replace(spec, mean_file=resolve(spec.mean_file, self.context.net_path))
         shuffle = self.param.dtrain_param.shuffle and self.phase == caffe_pb2.TRAIN
-        self.loader = Loader(
+        reader = DatumReader(
             source,
             Sampler(len(source), seed=seed, shuffle=shuffle),
             Transformer(spec, train=self.phase == caffe_pb2.TRAIN, seed=seed),
-            param.batch_size,
-            shard,
-            deal=self.context.deal,
-            prefetch=param.prefetch,
-            name=self.name,
         )
+        self.make_loader(reader, param.batch_size, param.prefetch)

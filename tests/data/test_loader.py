@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dtrain.data.datum_reader import DatumReader
 from dtrain.data.errors import DataError
 from dtrain.data.lmdb_source import LmdbSource
 from dtrain.data.loader import Deal, Loader
@@ -45,7 +46,9 @@ def make_loader(path: str) -> Make:
         source = LmdbSource(path)
         sampler = Sampler(len(source), seed=3, shuffle=shuffle)
         transformer = Transformer(spec or TransformSpec(), train=True, seed=3)
-        return Loader(source, sampler, transformer, batch_size, shard or Shard(), deal, prefetch, "mnist")
+        return Loader(
+            DatumReader(source, sampler, transformer), batch_size, shard or Shard(), deal, prefetch, "mnist"
+        )
 
     return make
 
@@ -157,7 +160,7 @@ def test_next_meeting_a_bad_record_raises_naming_it(
 ) -> None:
     path = make_lmdb([*(make_datum(image) for image in images[:5]), make_datum(images[5].reshape(2, 4, 3))])
     source = LmdbSource(path)
-    loader = Loader(source, Sampler(6), Transformer(TransformSpec(), train=True), 2, Shard())
+    loader = Loader(DatumReader(source, Sampler(6), Transformer(TransformSpec(), train=True)), 2, Shard())
     loader.start()
     loader.next()
     loader.next()
@@ -175,7 +178,7 @@ def test_next_meeting_a_bad_record_raises_naming_it(
 def test_loader_before_start_knows_its_shape_and_has_no_thread(make_loader: Make) -> None:
     before = threading.active_count()
     loader = make_loader(spec=TransformSpec(crop_size=3))
-    assert (loader.shape, loader.batch_size, loader.num_records) == ((2, 3, 3), 4, 10)
+    assert (loader.shapes, loader.batch_size, loader.num_records) == (((2, 3, 3), ()), 4, 10)
     assert threading.active_count() == before
     with pytest.raises(AssertionError, match='layer "mnist" has not been started'):
         loader.next()
@@ -224,12 +227,13 @@ def test_loader_with_sizes_out_of_range_says_so(
 
 def test_interpreter_with_a_running_loader_ends_at_once_and_cleanly(path: str) -> None:
     program = (
+        "from dtrain.data.datum_reader import DatumReader\n"
         "from dtrain.data.lmdb_source import LmdbSource\n"
         "from dtrain.data.loader import Loader\n"
         "from dtrain.data.sampler import Sampler, Shard\n"
         "from dtrain.data.transformer import Transformer, TransformSpec\n"
         f"source, transformer = LmdbSource({path!r}), Transformer(TransformSpec(), train=True)\n"
-        "loader = Loader(source, Sampler(10), transformer, 4, Shard())\n"
+        "loader = Loader(DatumReader(source, Sampler(10), transformer), 4, Shard())\n"
         "loader.start()\n"
         "for _ in range(50): loader.next()\n"
     )

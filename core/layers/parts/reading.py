@@ -10,13 +10,14 @@ from collections.abc import Sequence
 
 from dtrain.core.blob import Blob
 from dtrain.core.layers.layer import Arity, InPlace, Layer
+from dtrain.data.batch_reader import BatchReader
 from dtrain.data.loader import Loader
 
 
 class ReadingLayer(Layer):
-    """A layer without bottoms whose tops are a batch of data (N, C, H, W) and, optionally, labels (N).
+    """A layer without bottoms whose tops are the arrays of a batch: images and labels, mostly.
 
-    Subclasses make `self.loader` in setup.
+    Subclasses call make_loader in setup. They may have fewer tops than a batch has arrays.
     """
 
     bottoms = Arity(0, 0)
@@ -31,6 +32,11 @@ class ReadingLayer(Layer):
         self._first_position = 0
         self._num_batches = 0
         self.started = False
+
+    def make_loader(self, reader: BatchReader, batch_size: int, prefetch: int = 4) -> None:
+        """Let `reader` read this rank's share, `prefetch` batches ahead. Raises DataError for numbers below 1."""
+        context = self.context
+        self.loader = Loader(reader, batch_size, context.shard, context.deal, prefetch, self.name)
 
     def start(self, first_position: int = 0, num_batches: int | None = None) -> None:
         """Read on from record `first_position` of the common stream; at most num_batches batches if given."""
@@ -61,20 +67,20 @@ class ReadingLayer(Layer):
         self.loader.reseed(seed)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Give the tops the shapes of a batch."""
-        top[0].reshape(self.loader.batch_size, *self.loader.shape)
-        if len(top) > 1:
-            top[1].reshape(self.loader.batch_size)
+        """Give the tops the shapes of a batch: that of the records, until a batch says otherwise."""
+        if not self._num_batches:
+            for blob, shape in zip(top, self.loader.shapes, strict=False):
+                blob.reshape(self.loader.batch_size, *shape)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Copy the next batch into the tops."""
+        """Copy the next batch into the tops; where records differ in size, they take the batch's shape."""
         if not self.started:
             self.start()
         batch = self.loader.next()
         self._num_batches += 1
-        top[0].write_data(self.memory)[...] = self.xp.asarray(batch.data)
-        if len(top) > 1:
-            top[1].write_data(self.memory)[...] = self.xp.asarray(batch.labels)
+        for blob, values in zip(top, batch.arrays, strict=False):  # a Data layer may leave its label out
+            blob.reshape(*values.shape)
+            blob.write_data(self.memory)[...] = self.xp.asarray(values)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Do nothing: there is no bottom."""

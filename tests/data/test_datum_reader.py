@@ -1,4 +1,4 @@
-"""Tests of data/batch_reader.py."""
+"""Tests of data/datum_reader.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dtrain.data.batch_reader import Batch, BatchReader
+from dtrain.data.batch import Batch
+from dtrain.data.datum_reader import DatumReader
 from dtrain.data.errors import DataError
 from dtrain.data.lmdb_source import LmdbSource
 from dtrain.data.sampler import Sampler
@@ -19,22 +20,15 @@ MakeLmdb = Callable[..., str]
 MakeDatum = Callable[..., bytes]
 
 
-def make_reader(path: str, spec: TransformSpec | None = None) -> BatchReader:
+def make_reader(path: str, spec: TransformSpec | None = None) -> DatumReader:
     source = LmdbSource(path)
-    return BatchReader(source, Sampler(len(source)), Transformer(spec or TransformSpec(), train=True))
+    return DatumReader(source, Sampler(len(source)), Transformer(spec or TransformSpec(), train=True))
 
 
-def read(reader: BatchReader, positions: list[int]) -> Batch:
-    batch = Batch.allocate(len(positions), reader.shape)
+def read(reader: DatumReader, positions: list[int]) -> Batch:
+    batch = Batch(len(positions), reader.shapes)
     reader.read(np.array(positions), batch)
     return batch
-
-
-def test_allocate_of_a_batch_has_the_loaders_types_and_shapes() -> None:
-    batch = Batch.allocate(5, (3, 2, 1))
-    arrays = (batch.data, batch.labels, batch.epochs, batch.indices)
-    assert [array.shape for array in arrays] == [(5, 3, 2, 1), (5,), (5,), (5,)]
-    assert [array.dtype for array in arrays] == ["float32", "float32", "int64", "int64"]
 
 
 @pytest.mark.parametrize("first_label", [0, 125, 1000, -5])
@@ -64,7 +58,7 @@ def test_shape_of_a_reader_is_known_after_the_crop(
     make_lmdb: MakeLmdb, make_datum: MakeDatum, images: NDArray[np.uint8]
 ) -> None:
     reader = make_reader(make_lmdb([make_datum(image) for image in images]), TransformSpec(crop_size=2))
-    assert (reader.record_shape, reader.shape) == ((2, 3, 4), (2, 2, 2))
+    assert (reader.record_shape, reader.shapes) == ((2, 3, 4), ((2, 2, 2), ()))
 
 
 def complaint_of(read_it: Callable[[], object]) -> str:

@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     CROP_ROW = 2
     CROP_COLUMN = 3
     MIRROR = 4
+    SHUFFLE_FILES = 5
 
 
 def hash64(seed: int, purpose: Purpose, epochs: ArrayLike, indices: ArrayLike) -> NDArray[np.uint64]:

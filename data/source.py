@@ -9,10 +9,13 @@ from collections.abc import Callable
 from types import MappingProxyType
 
 from dtrain.data.errors import DataError
+from dtrain.data.leveldb_source import LeveldbSource
 from dtrain.data.lmdb_source import LmdbSource
 from dtrain.data.record_source import RecordSource
 
-SOURCES: MappingProxyType[str, Callable[[str], RecordSource]] = MappingProxyType({"LMDB": LmdbSource})
+SOURCES: MappingProxyType[str, Callable[[str], RecordSource]] = MappingProxyType(
+    {"LEVELDB": LeveldbSource, "LMDB": LmdbSource}
+)
 
 
 def open_source(backend: str, path: str) -> RecordSource:

@@ -115,6 +115,9 @@ class Layer(ABC):
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Overwrite the diff of each bottom that propagate_down asks for; add to the params' diffs."""
 
+    def close(self) -> None:  # noqa: B027 (optional hook)
+        """Let go of threads and files; the net is not run any more."""
+
     def add_param(self, shape: tuple[int, ...], filler: caffe_pb2.FillerParameter) -> Blob:
         """Append a learned blob of `shape`, filled by `filler` from this param's own random numbers."""
         blob = self.blobs.add_blob(*shape)

@@ -161,8 +161,8 @@ class Net:
         problems.raise_if_any()
 
     def close(self) -> None:
-        """Stop reader threads and close what they read."""
-        for layer in self.reading_layers:
+        """Stop reader threads and close the files of all layers."""
+        for layer in self.layers:
             layer.close()
 
     # -- setting up ----------------------------------------------------------------------------------------

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import plyvel
 import pytest
 from numpy.typing import NDArray
 
@@ -23,6 +25,20 @@ def make_lmdb(tmp_path: Path) -> MakeLmdb:
         path = tmp_path / f"db{len(list(tmp_path.iterdir()))}"
         write_lmdb(path, ((b"%08d" % index, value) for index, value in enumerate(values)))
         return str(path)
+
+    return make
+
+
+@pytest.fixture
+def make_leveldb(tmp_path: Path) -> MakeLmdb:
+    """Return a function that writes values under the keys 00000000, 00000001 … and returns the folder."""
+
+    def make(values: Sequence[bytes]) -> str:
+        path = str(tmp_path / f"leveldb{len(list(tmp_path.iterdir()))}")
+        with closing(plyvel.DB(path, create_if_missing=True, error_if_exists=True)) as database:
+            for index, value in enumerate(values):
+                database.put(b"%08d" % index, value)
+        return path
 
     return make
 

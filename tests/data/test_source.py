@@ -13,10 +13,13 @@ from dtrain.data.source import SOURCES, open_source
 
 
 def test_open_source_of_each_kind_returns_its_records(
-    make_lmdb: Callable[..., str], make_datum: Callable[..., bytes], images: NDArray[np.uint8]
+    make_lmdb: Callable[..., str],
+    make_leveldb: Callable[..., str],
+    make_datum: Callable[..., bytes],
+    images: NDArray[np.uint8],
 ) -> None:
     values = [make_datum(image) for image in images]
-    databases = {"LMDB": make_lmdb(values)}
+    databases = {"LMDB": make_lmdb(values), "LEVELDB": make_leveldb(values)}
     assert databases.keys() == SOURCES.keys()
     for backend, path in databases.items():
         source = open_source(backend, path)
@@ -25,5 +28,5 @@ def test_open_source_of_each_kind_returns_its_records(
 
 
 def test_open_source_of_an_unknown_kind_lists_the_known() -> None:
-    with pytest.raises(DataError, match=r"^db: backend must be one of LMDB, got ROCKSDB$"):
+    with pytest.raises(DataError, match=r"^db: backend must be one of LEVELDB, LMDB, got ROCKSDB$"):
         open_source("ROCKSDB", "db")

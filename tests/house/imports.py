@@ -9,7 +9,7 @@ from functools import cache
 
 from tests.house.source_tree import Function, Source
 
-OPTIONAL_PACKAGES = ("cupy", "h5py", "matplotlib", "mpi4py", "sklearn")
+OPTIONAL_PACKAGES = ("PIL", "cupy", "h5py", "matplotlib", "mpi4py", "plyvel", "simplejpeg", "sklearn")
 
 
 @dataclass(frozen=True)

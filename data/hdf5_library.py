@@ -1,0 +1,65 @@
+"""The one place that imports h5py: HDF5 files opened for reading or writing, with errors as sentences.
+
+h5py is optional; what data layers and snapshots read and write in HDF5 goes through here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from dtrain.data.errors import DataError
+
+if TYPE_CHECKING:
+    import h5py
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+# What h5py raises for a file that is damaged: its own errors are Python's.
+_LIBRARY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+
+
+def is_hdf5(path: str | os.PathLike[str]) -> bool:
+    """Return whether the file begins as HDF5 files do; False where it can't be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(SIGNATURE)) == SIGNATURE
+    except OSError:
+        return False
+
+
+def open_hdf5(path: str | os.PathLike[str], mode: Literal["r", "w"] = "r", **options: Any) -> h5py.File:
+    """Open an HDF5 file.
+
+    Arguments:
+        path: the file; with mode "w" it is made, and replaced if it is there.
+        options: further arguments of h5py.File, such as rdcc_nbytes, the bytes of the cache of chunks.
+    Raises DataError when h5py is not installed, or the file is missing, no HDF5 or damaged.
+    """
+    try:
+        import h5py
+    except ImportError:
+        raise DataError(
+            f"{os.fspath(path)}: HDF5 files need h5py, which is not installed: pip install 'dtrain[hdf5]'"
+        ) from None
+    if mode == "r" and not os.path.isfile(path):
+        got = "a folder" if os.path.isdir(path) else "no such file"
+        raise DataError(f"{os.fspath(path)}: HDF5 file must exist, got {got}")
+    if mode == "r" and not is_hdf5(path):
+        raise DataError(f"{os.fspath(path)}: must be an HDF5 file, got other bytes")
+    with hdf5_errors(path):
+        return h5py.File(path, mode, libver=("earliest", "v108"), **options)
+
+
+@contextmanager
+def hdf5_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what h5py raises in the with block into DataErrors in the name of `path`."""
+    try:
+        yield
+    except _LIBRARY_ERRORS as error:
+        if hasattr(error, "exit_code"):  # dtrain's own
+            raise
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{os.fspath(path)}: HDF5 file must be intact, got: {words}") from None

@@ -29,7 +29,6 @@ class EuclideanLoss(LossLayer):
                 f"and {second} in {bottom[1].shape}"
             )
         self.difference = Blob(bottom[0].shape, bottom[0].dtype)
-        self.num_items = max(1, bottom[0].shape[0] if bottom[0].shape else 1)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Compute the loss."""
@@ -37,11 +36,11 @@ class EuclideanLoss(LossLayer):
         difference = self.difference.write_data(self.memory)
         self.xp.subtract(first, second.reshape(first.shape), out=difference)
         flat = difference.reshape(-1)
-        self.write_loss(top, self.xp.dot(flat, flat) / (2 * self.num_items))
+        self.write_loss(top, self.xp.dot(flat, flat) / (2 * self.num_items(bottom)))
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Compute ±(a − b)·loss_weight / N."""
-        factor = loss_weight(top) / self.num_items
+        factor = loss_weight(top) / self.num_items(bottom)
         difference = self.difference.read_data(self.memory)
         for blob, wanted, sign in zip(bottom, propagate_down, (1, -1), strict=True):
             if wanted:

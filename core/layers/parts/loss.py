@@ -23,13 +23,19 @@ class LossLayer(Layer):
     is_loss = True
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Make the top a scalar. Raises UserError if the bottoms' first axes differ."""
+        """Make the top a scalar. Raises UserError if the bottoms' first axes differ, or if there is none."""
+        if not bottom[0].shape:
+            raise UserError(f"{name_bottom(self, 0)} must have an axis of items, got a scalar")
         if bottom[0].shape[:1] != bottom[1].shape[:1]:
             raise UserError(
                 f"the bottoms must have as many items, got {bottom[0].shape} from {name_bottom(self, 0)} "
                 f"and {bottom[1].shape} from {name_bottom(self, 1)}"
             )
         top[0].reshape()
+
+    def num_items(self, bottom: Sequence[Blob]) -> int:
+        """Return by how many items a sum is divided: those of bottom 0, or 1 for an empty batch, which costs 0."""
+        return max(1, bottom[0].shape[0])
 
     def write_loss(self, top: Sequence[Blob], value: object) -> None:
         """Write the loss, a scalar of the engine's array module, into top 0."""

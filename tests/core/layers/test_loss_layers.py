@@ -11,26 +11,7 @@ import pytest
 
 from dtrain.core.errors import UserError
 from tests.core.layers.layer_harness import TEST, Array, Row, cases, make_rig
-
-
-def probabilities(scores: Array, axis: int = 1) -> Array:
-    return np.exp(scores) / np.exp(scores).sum(axis=axis, keepdims=True)
-
-
-def softmax_loss(
-    scores: Array,
-    labels: Array,
-    axis: int = 1,
-    ignore: int | None = None,
-    divisor: Callable[[int, int, int], int] = lambda outer, inner, valid: valid,
-) -> float:
-    """Return −Σ log p[label] / divisor(outer, inner, valid), place by place."""
-    outer, inner = math.prod(scores.shape[:axis]), math.prod(scores.shape[axis + 1 :])
-    chances = probabilities(scores, axis).reshape(outer, scores.shape[axis], inner)
-    places = [(i, j, int(labels.flat[i * inner + j])) for i in range(outer) for j in range(inner)]
-    valid = [(i, j, label) for i, j, label in places if label != ignore]
-    total = -sum(math.log(chances[i, label, j]) for i, j, label in valid)
-    return total / max(1, divisor(outer, inner, len(valid)))
+from tests.core.layers.loss_formulas import probabilities, softmax_loss
 
 
 def softmax_loss_and_probabilities(scores: Array, labels: Array) -> tuple[float, Array]:
@@ -204,6 +185,11 @@ MISTAKES = [
         'type: "EuclideanLoss"',
         ((2, 4), (2, 3)),
         "the bottoms must have as many values per item, got 4 in (2, 4) and 3 in (2, 3)",
+    ),
+    (
+        'type: "EuclideanLoss"',
+        ((), ()),
+        'bottom 0 "x0" must have an axis of items, got a scalar',
     ),
     (
         'type: "Accuracy" accuracy_param { top_k: 5 }',

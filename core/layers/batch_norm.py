@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dtrain.core.blob import Blob
-from dtrain.core.engines.operations import BatchNormSpec
+from dtrain.core.engines.operations import BatchNormOperation, BatchNormSpec
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS, InPlace, Layer
+from dtrain.core.layers.parts.synchronised_batch_norm import SynchronisedBatchNorm
 from dtrain.proto import caffe_pb2
 
 ZERO = caffe_pb2.FillerParameter(type="constant", value=0)
@@ -24,14 +25,16 @@ class BatchNorm(Layer):
         mean_sum (C) ← f·mean_sum + mean      var_sum (C) ← f·var_sum + m/(m − 1)·variance
         factor (1)   ← f·factor + 1           mean = mean_sum / factor, variance = var_sum / factor
 
-    There is no learned scale: put a Scale layer behind. Follows caffe's batch_norm_layer.cpp.
+    There is no learned scale: put a Scale layer behind. Follows caffe's batch_norm_layer.cpp. An extension is
+    dtrain_param { sync_statistics: true }: in TRAIN the batch is that of all ranks together, in forward (then
+    collective), backward (likewise) and the running sums, which are the same on all ranks.
     """
 
     in_place = InPlace.YES
     num_statistics = 3
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Create the running sums. Raises UserError if the prototxt wants to learn them."""
+        """Create the running sums. Raises UserError if the prototxt wants to learn them, or a contradiction."""
         specs = self.param.param
         # Files of old name the three sums with rates that Caffe's own upgrade sets to 0.
         rates = [spec.lr_mult for spec in specs if spec.lr_mult]
@@ -46,6 +49,12 @@ class BatchNorm(Layer):
         param = self.param.batch_norm_param
         by_phase = self.phase == caffe_pb2.TEST
         self.global_statistics = param.use_global_stats if param.HasField("use_global_stats") else by_phase
+        self.synchronised: SynchronisedBatchNorm | None = None
+        if self.param.dtrain_param.sync_statistics and param.use_global_stats:
+            raise UserError(
+                "dtrain_param.sync_statistics must be left out with use_global_stats: true: it is about the "
+                "statistics of batches, which are not taken then"
+            )
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the top the bottom's shape. Raises UserError if the number of channels has changed."""
@@ -56,7 +65,7 @@ class BatchNorm(Layer):
         self.mean = Blob((self.num_channels,), bottom[0].dtype)
         self.variance = Blob((self.num_channels,), bottom[0].dtype)
         eps = self.param.batch_norm_param.eps
-        self.operation = self.engine.create(BatchNormSpec(shape, eps, not self.global_statistics))
+        self.operation = self._create_operation(BatchNormSpec(shape, eps, not self.global_statistics))
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Normalise; without global statistics also update the running sums."""
@@ -64,12 +73,24 @@ class BatchNorm(Layer):
             self._read_running_statistics()
         self.operation.forward(bottom[0], top[0], self.mean, self.variance)
         if not self.global_statistics:
-            self._update_running_sums(bottom[0].count // self.num_channels)
+            ranks = self.synchronised
+            num_values = ranks.values_per_channel if ranks else bottom[0].count // self.num_channels
+            self._update_running_sums(num_values)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Compute the bottom's gradient, through the batch's own statistics where they were used."""
         if propagate_down[0]:
             self.operation.backward(bottom[0], top[0])
+
+    def _create_operation(self, spec: BatchNormSpec) -> BatchNormOperation:
+        """Return the engine's operation, or that over all ranks where it is asked for and there are several."""
+        ranks = self.context.communicator
+        is_asked_for = self.param.dtrain_param.sync_statistics and self.phase == caffe_pb2.TRAIN
+        if is_asked_for and spec.batch_statistics and ranks is not None and ranks.world_size > 1:
+            self.synchronised = SynchronisedBatchNorm(spec, self.engine, ranks)
+            return self.synchronised
+        operation: BatchNormOperation = self.engine.create(spec)
+        return operation
 
     def _read_running_statistics(self) -> None:
         factor = self.blobs[2].read_data(self.memory)

@@ -6,23 +6,37 @@ from collections.abc import Sequence
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines.operations import ActivationSpec
-from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS
 from dtrain.core.layers.parts.unary import UnaryLayer
 
 
 @LAYERS.register("ReLU")
 class ReLU(UnaryLayer):
-    """Bottom and top: any shape. The gradient at 0 is negative_slope. Follows caffe's relu_layer.cpp."""
+    """Bottom and top: any shape. The gradient at 0 is negative_slope. Follows caffe's relu_layer.cpp.
+
+    The gradient tells the two sides apart by the sign of x, in place by that of y: with a negative negative_slope
+    these differ, Caffe is silently wrong, and here x is kept.
+    """
 
     def spec(self, shape: tuple[int, ...]) -> ActivationSpec:
         """Return the engine's relu."""
         return ActivationSpec(shape, "relu", self.param.relu_param.negative_slope)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Give the top the bottom's shape. Raises UserError in place with a negative negative_slope."""
-        slope = self.param.relu_param.negative_slope
-        if slope < 0 and top[0] is bottom[0]:
-            # The gradient tells the two sides apart by the sign of what is left in place.
-            raise UserError(f"relu_param.negative_slope must be 0 or more in place, got {slope:g}")
+        """Give the top the bottom's shape."""
         super().reshape(bottom, top)
+        self.keeps_x = top[0] is bottom[0] and self.param.relu_param.negative_slope < 0
+        self.kept = Blob(bottom[0].shape, bottom[0].dtype)
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Compute the function."""
+        if self.keeps_x:
+            self.kept.write_data(self.memory)[...] = bottom[0].read_data(self.memory)
+        super().forward(bottom, top)
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        """Compute the bottom's gradient."""
+        if self.keeps_x:
+            self.kept.share_diff(bottom[0])
+            bottom = [self.kept]
+        super().backward(top, propagate_down, bottom)

@@ -1,4 +1,4 @@
-"""Layers that compute on blobs of any shape: InnerProduct, BatchNorm, Scale, Softmax, Eltwise."""
+"""Layers that compute on blobs of any shape: InnerProduct, BatchNorm, Scale, Bias, Softmax, Eltwise."""
 
 from __future__ import annotations
 
@@ -40,6 +40,10 @@ def batch_norm(fields: str = "") -> str:
 
 def scale(fields: str) -> str:
     return f'type: "Scale" scale_param {{ {fields} }}'
+
+
+def bias(fields: str) -> str:
+    return f'type: "Bias" bias_param {{ {fields} }}'
 
 
 def eltwise(fields: str) -> str:
@@ -130,6 +134,19 @@ ROWS = (
         lambda x, s: x * s[:, :, None, None],
     ),
     Row("scale-by-scalar-bottom", scale(""), ((2, 3), ()), lambda x, s: x * s, batches=()),
+    Row("bias", bias(""), ((2, 3, 4, 5),), lambda x, b: x + b[:, None, None]),
+    Row("bias-axes", bias("axis: 1 num_axes: 2"), ((2, 3, 4, 5),), lambda x, b: x + b[:, :, None]),
+    Row("bias-to-the-end", bias("axis: -2 num_axes: -1"), ((2, 3, 4),), lambda x, b: x + b),
+    Row("bias-scalar", bias("num_axes: 0"), ((2, 3),), lambda x, b: x + b),
+    Row(
+        "bias-two-bottoms",
+        bias(""),
+        ((2, 3, 4, 5), (3, 4)),
+        lambda x, b: x + b[:, :, None],
+        batches=(),
+    ),
+    Row("bias-two-bottoms-axis-0", bias("axis: 0"), ((2, 3, 4), (2, 3)), lambda x, b: x + b[:, :, None]),
+    Row("bias-by-scalar-bottom", bias(""), ((2, 3), ()), lambda x, b: x + b, batches=()),
     Row("softmax", 'type: "Softmax"', ((2, 5, 3, 4),), partial(softmax, axis=1)),
     Row("softmax-axis", 'type: "Softmax" softmax_param { axis: -1 }', ((2, 5, 3),), partial(softmax, axis=2)),
     Row("eltwise-sum", 'type: "Eltwise"', THREE, lambda x, y, z: x + y + z),
@@ -183,6 +200,12 @@ def test_batch_norm_with_three_old_param_blocks_is_accepted() -> None:
     assert rig.layer.num_statistics == len(rig.layer.blobs) == 3
 
 
+def test_bias_starts_at_0_unless_filled_otherwise() -> None:
+    layers = (bias(""), bias("filler { value: 2 }"))
+    biases = [make_rig(layer, [np.zeros((2, 3))]).layer.blobs[0].data for layer in layers]
+    np.testing.assert_array_equal(biases, [[0] * 3, [2] * 3])
+
+
 def test_softmax_of_large_scores_is_finite() -> None:
     rig = make_rig('type: "Softmax"', [[[1e4, 1e4, -1e4]]])
     np.testing.assert_allclose(rig.forward()[0], [[0.5, 0.5, 0]])
@@ -226,6 +249,13 @@ MISTAKES = [
     ),
     (scale(""), [(2, 3, 4), (3, 5)], "shape (3, 5) must be that of the bottom (2, 3, 4) from axis 1 on"),
     (
+        bias("axis: 0 num_axes: 4"),
+        [(2, 3, 4)],
+        "bias_param.num_axes must be -1 (all) to 3 from axis 0 of (2, 3, 4), got 4",
+    ),
+    (bias("axis: 2"), [(2, 3)], "bias_param.axis must be -2 to 1 for 2 axes, got 2"),
+    (bias(""), [(2, 3, 4), (3, 5)], "shape (3, 5) must be that of the bottom (2, 3, 4) from axis 1 on"),
+    (
         'type: "Softmax" softmax_param { axis: 3 }',
         [(2, 3)],
         "softmax_param.axis must be -2 to 1 for 2 axes, got 3",
@@ -267,6 +297,7 @@ def test_arithmetic_layer_mistake_is_one_sentence(
             "the bottom must have 3 values from axis 1 on, as the weight (5, 3) was made for, "
             "got 4 in shape (2, 4)",
         ),
+        (bias(""), (2, 3), (2, 4), "shape (3,) must be that of the bottom (2, 4) from axis 1 on"),
         (batch_norm(), (2, 3), (2, 4), "the bottom must keep 3 channels at axis 1, got shape (2, 4)"),
     ],
 )

@@ -7,11 +7,13 @@ values are wanted and what for, so that values stay where the engine computes (s
 
 from __future__ import annotations
 
-from typing import Any
+import operator
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from dtrain.core.errors import UserError
 from dtrain.core.tensor import HOST, Memory, Tensor
 
 MAX_AXES = 32
@@ -60,8 +62,12 @@ class Blob:
         return array
 
     def reshape(self, *shape: int) -> None:
-        """Change the shape; the memory is kept where it is large enough."""
-        assert len(shape) <= MAX_AXES, f"a blob has at most {MAX_AXES} axes, got {len(shape)}"
+        """Change the shape; the memory is kept where it is large enough.
+
+        Raises UserError for more than 32 axes, and for lengths that are negative or no whole numbers.
+        """
+        if shape != self.data_tensor.shape:
+            shape = _checked_shape(shape)
         self.data_tensor.reshape(shape)
         self.diff_tensor.reshape(shape)
 
@@ -98,8 +104,14 @@ class Blob:
         return self.diff_tensor.update(memory)
 
     def legacy_shape(self, axis: int) -> int:
-        """Return the length of `axis` of num, channels, height, width; missing axes count as 1."""
-        assert len(self.shape) <= 4, f"num, channels, height, width need at most 4 axes, got {self.shape}"
+        """Return the length of `axis` of num, channels, height, width; missing axes count as 1.
+
+        Raises UserError for a blob of more than 4 axes.
+        """
+        if len(self.shape) > 4:
+            raise UserError(
+                f"num, channels, height and width need a blob of at most 4 axes, got {self.shape}; use shape"
+            )
         return self.shape[axis] if axis < len(self.shape) else 1
 
     @property
@@ -122,12 +134,65 @@ class Blob:
         """Axis 3, or 1."""
         return self.legacy_shape(3)
 
+    @property
+    def _gpu_data_ptr(self) -> int:
+        """The address of the data on the GPU. Raises UserError: there is no GPU engine yet."""
+        raise UserError(_NO_ADDRESS.format("_gpu_data_ptr", "data"))
+
+    @property
+    def _gpu_diff_ptr(self) -> int:
+        """The address of the diff on the GPU. Raises UserError: there is no GPU engine yet."""
+        raise UserError(_NO_ADDRESS.format("_gpu_diff_ptr", "diff"))
+
+
+_NO_ADDRESS = "blob.{}: the values must be on a GPU, but this release computes on the CPU; use blob.{}"
+
+
+def _checked_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """Return `shape` as plain whole numbers (numpy's are taken too)."""
+    if len(shape) > MAX_AXES:
+        raise UserError(f"a blob must have at most {MAX_AXES} axes, got {len(shape)}")
+    try:
+        lengths = tuple(operator.index(length) for length in shape)
+    except TypeError:
+        lengths = (-1,)
+    if min(lengths, default=0) < 0:
+        raise UserError(f"a blob's shape must be whole numbers, 0 or more, got {shape}")
+    return lengths
+
 
 class BlobVec(list[Blob]):
-    """A layer's params. `add_blob(*shape)` appends one, as pycaffe's does."""
+    """A layer's params. `add_blob(*shape)` appends one, as pycaffe's does.
+
+    keeps_memory: whether blobs that are assigned hand over copies of their values; see __setitem__.
+    """
+
+    keeps_memory = False
 
     def add_blob(self, *shape: int) -> Blob:
         """Append a blob of zeros of `shape` and return it."""
-        blob = Blob(shape)
+        blob = Blob(_checked_shape(shape))
         self.append(blob)
         return blob
+
+    def __setitem__(self, index: SupportsIndex | slice, value: Any) -> None:
+        """Let param `index` use the data and diff of the blob `value` from now on, as assignment does in pycaffe.
+
+        The params of a solver's train net, which lie in one arena, take over the values of the data instead.
+        A slice replaces the blobs themselves, as in any list. Raises UserError for another shape.
+        """
+        if isinstance(index, slice):
+            super().__setitem__(index, value)
+            return
+        mine = self[index]
+        if not isinstance(value, Blob):
+            raise UserError(
+                f"a param must be assigned a blob, got {type(value).__name__}; to set values use .data[...] = …"
+            )
+        if value.shape != mine.shape:
+            raise UserError(f"a param of shape {mine.shape} must be assigned a blob of it, got {value.shape}")
+        if self.keeps_memory:
+            mine.data[...] = value.data
+        else:
+            mine.share_data(value)
+            mine.share_diff(value)

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class UserError(Exception):
+class UserError(RuntimeError):
     """Report mistakes that the user can mend, each as one sentence.
+
+    A RuntimeError, since that is what scripts for pycaffe catch where a file is missing or an array does not fit.
 
     Arguments:
         problems: one or more lines of the form ``where: thing must be rule, got value; fix``.
@@ -42,10 +44,14 @@ class ItemError(UserError):
 
 
 class Problems:
-    """Collect mistakes while work goes on, so that the user sees all of them at once."""
+    """Collect mistakes while work goes on, so that the user sees all of them at once.
+
+    cause: what the user's own code raised first, if it did, for the error's __cause__.
+    """
 
     def __init__(self) -> None:
         self._found: list[str] = []
+        self.cause: BaseException | None = None
 
     def add(self, problem: str) -> None:
         """Note one problem; one that was noted before is not repeated."""
@@ -60,8 +66,9 @@ class Problems:
         except UserError as error:
             for problem in error.problems:
                 self.add(prefix + problem)
+            self.cause = self.cause or error.__cause__
 
     def raise_if_any(self) -> None:
         """Raise a UserError with every problem noted so far, in their order; return when there is none."""
         if self._found:
-            raise UserError(*self._found)
+            raise UserError(*self._found) from self.cause

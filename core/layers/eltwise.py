@@ -44,7 +44,9 @@ class Eltwise(Layer):
         top[0].reshape(*bottom[0].shape)
         param = self.param.eltwise_param
         coeffs = tuple(param.coeff) or (1.0,) * len(bottom)
-        spec = EltwiseSpec(bottom[0].shape, self.operation_name, coeffs, param.stable_prod_grad)
+        # The other gradient of PROD needs the top, which a layer behind may have written over in place.
+        is_stable = param.stable_prod_grad or bool(self.overwritten_by)
+        spec = EltwiseSpec(bottom[0].shape, self.operation_name, coeffs, is_stable)
         self.operation = self.engine.create(spec)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

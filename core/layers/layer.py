@@ -72,7 +72,8 @@ class Layer(ABC):
 
     The class attributes are the layer's row in the catalogue: the numbers of bottoms and tops, whether it is a
     loss (its first top then has weight 1 and a missing top is made up), whether it may work in place, which
-    bottoms can't be given a gradient, and which params are running statistics that ranks average.
+    bottoms can't be given a gradient, which params are running statistics that ranks average, and whether
+    reshape is called before each forward though no bottom's shape has changed.
     """
 
     bottoms: ClassVar[Arity] = Arity(1, 1)
@@ -83,6 +84,7 @@ class Layer(ABC):
     no_gradient_bottoms: ClassVar[tuple[int, ...]] = ()
     has_backward: ClassVar[bool] = True
     num_statistics: ClassVar[int] = 0  # the first so many params are statistics, not learned
+    reshapes_each_pass: ClassVar[bool] = False
 
     def __init__(self, param: caffe_pb2.LayerParameter, context: LayerContext) -> None:
         self.param = param
@@ -94,6 +96,7 @@ class Layer(ABC):
         self.xp = context.engine.xp
         self.blobs = BlobVec()
         self.param_propagate_down: list[bool] = []
+        self.overwritten_by: tuple[str, ...] = ()  # types of the layers behind that work in place on top 0
 
     @property
     def type(self) -> str:

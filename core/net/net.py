@@ -17,9 +17,11 @@ from dtrain.core.errors import ItemError, Problems, UserError
 from dtrain.core.graph.gradient_flow import LayerFlow, Needs, find_needs
 from dtrain.core.graph.net_recipe import NetRecipe
 from dtrain.core.graph.node import Node
+from dtrain.core.graph.overwriting import find_overwriting
 from dtrain.core.layers import LAYERS
 from dtrain.core.layers.layer import InPlace, Layer, LayerContext
 from dtrain.core.layers.parts.reading import ReadingLayer
+from dtrain.core.net.callbacks import Callbacks
 from dtrain.core.net.params import Param, ParamTable
 from dtrain.data.errors import DataError
 from dtrain.dist.activity import Activity
@@ -31,7 +33,7 @@ class Net:
     blobs: name → Blob, in the order in which they appear. params: layer name → BlobVec, for layers that have
     any. bottoms[i], tops[i]: the blobs of layer i. inputs: the tops of Input layers. outputs: the blobs that no
     layer consumes, sorted by name as Caffe does. blob_loss_weights: blob name → weight of its sum in the loss.
-    needs[i]: what layer i does in backward.
+    needs[i]: what layer i does in backward. callbacks: what is called around the layers of forward and backward.
 
     Raises UserError with the mistakes of all layers: shapes that don't fit, fields that can't be.
     """
@@ -51,6 +53,7 @@ class Net:
         self.loss_weights: list[list[float]] = []
         self.param_table = ParamTable()
         self.activity = activity if activity is not None else Activity()
+        self.callbacks = Callbacks()
         self._known_shapes: list[list[tuple[int, ...]]] = []
         self._set_up_layers()
         self.needs = self._find_needs()
@@ -95,7 +98,11 @@ class Net:
         last = len(self.layers) - 1 if end is None else end
         loss = 0.0
         for i in range(start, last + 1):
+            for call in self.callbacks.before_forward:
+                call(i)
             loss += self.forward_layer(i)
+            for call in self.callbacks.after_forward:
+                call(i)
         if last == len(self.layers) - 1:
             self.context.random.pass_index += 1
         return loss
@@ -104,18 +111,22 @@ class Net:
         """Run backward from layer `start` (the last by default) down to layer `end`, inclusive."""
         first = len(self.layers) - 1 if start is None else start
         for i in range(first, end - 1, -1):
+            for call in self.callbacks.before_backward:
+                call(i)
             self.backward_layer(i)
+            for call in self.callbacks.after_backward:
+                call(i)
 
     def forward_layer(self, i: int) -> float:
         """Run layer i forward and return its loss. Raises UserError in the layer's name."""
         self.activity.doing = self._forward_words[i]
         layer, bottom, top = self.layers[i], self.bottoms[i], self.tops[i]
         try:
-            if [blob.shape for blob in bottom] != self._known_shapes[i]:
+            if layer.reshapes_each_pass or [blob.shape for blob in bottom] != self._known_shapes[i]:
                 self._reshape_layer(i)
             layer.forward(bottom, top)
         except (UserError, DataError) as error:
-            raise self._in_name_of(i, error) from error
+            raise self._in_name_of(i, error) from error.__cause__ or error
         loss = 0.0
         for blob, weight in zip(top, self.loss_weights[i], strict=True):
             if weight:
@@ -123,11 +134,14 @@ class Net:
         return loss
 
     def backward_layer(self, i: int) -> None:
-        """Run layer i backward, if a gradient is needed from it."""
+        """Run layer i backward, if a gradient is needed from it. Raises UserError in the layer's name."""
         needs = self.needs[i]
         if needs.layer:
             self.activity.doing = self._backward_words[i]
-            self.layers[i].backward(self.tops[i], needs.bottoms, self.bottoms[i])
+            try:
+                self.layers[i].backward(self.tops[i], needs.bottoms, self.bottoms[i])
+            except UserError as error:
+                raise self._in_name_of(i, error) from error.__cause__ or error
 
     def reshape(self) -> None:
         """Give all blobs their shapes anew, after an input has been reshaped."""
@@ -135,7 +149,7 @@ class Net:
             try:
                 self._reshape_layer(i)
             except UserError as error:
-                raise self._in_name_of(i, error) from error
+                raise self._in_name_of(i, error) from error.__cause__ or error
 
     def clear_param_diffs(self) -> None:
         """Set the diffs of all params to 0."""
@@ -170,23 +184,25 @@ class Net:
     def _set_up_layers(self) -> None:
         problems = Problems()
         unknown: set[str] = set()  # tops of layers that could not be set up: what hangs on them is not tried
-        for node in self.graph.nodes:
+        for node, overwritten_by in zip(self.graph.nodes, find_overwriting(self.graph.nodes), strict=True):
             if unknown.isdisjoint(node.param.bottom):
                 try:
-                    self._set_up_layer(node)
+                    self._set_up_layer(node, overwritten_by)
                     continue
                 except (UserError, DataError) as error:
                     for problem in str(error).splitlines():
                         problems.add(f"{node.title}: {problem}")
+                    problems.cause = problems.cause or error.__cause__
             unknown.update(node.param.top)
         problems.raise_if_any()
 
-    def _set_up_layer(self, node: Node) -> None:
+    def _set_up_layer(self, node: Node, overwritten_by: tuple[str, ...]) -> None:
         param = node.param
         context = self.context
         if param.HasField("phase") and param.phase != context.phase:
             context = replace(context, phase=param.phase)
         layer = LAYERS[param.type](param, context)
+        layer.overwritten_by = overwritten_by
         bottom_names, bottom = list(param.bottom), [self.blobs[name] for name in param.bottom]
         top_names, top = self._make_tops(layer, bottom_names)
         layer.setup(bottom, top)

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 
 from dtrain.core.blob import Blob, BlobVec
+from dtrain.core.errors import UserError
 from dtrain.core.tensor import HostMemory
 
 
@@ -44,10 +48,29 @@ def test_reshape_changes_data_and_diff() -> None:
     assert blob.data.tolist() == blob.diff.tolist() == [[1, 2], [3, 4]]
 
 
-def test_reshape_to_too_many_axes_is_a_bug() -> None:
-    Blob().reshape(*[1] * 32)
-    with pytest.raises(AssertionError, match="at most 32 axes, got 33"):
-        Blob().reshape(*[1] * 33)
+@pytest.mark.parametrize(
+    ("shape", "problem"),
+    [
+        ([1] * 33, "a blob must have at most 32 axes, got 33"),
+        ((2, -1), "a blob's shape must be whole numbers, 0 or more, got (2, -1)"),
+        ((2, 1.5), "a blob's shape must be whole numbers, 0 or more, got (2, 1.5)"),
+        (((2, 3),), "a blob's shape must be whole numbers, 0 or more, got ((2, 3),)"),
+    ],
+)
+def test_reshape_to_what_is_no_shape_says_so(shape: Sequence[Any], problem: str) -> None:
+    for reshape in (Blob((5,)).reshape, BlobVec().add_blob):
+        with pytest.raises(UserError) as caught:
+            reshape(*shape)
+        assert str(caught.value) == problem
+
+
+def test_reshape_takes_numpys_whole_numbers_and_32_axes() -> None:
+    blob = Blob()
+    blob.reshape(*np.array([2, 3]))
+    assert blob.shape == (2, 3)
+    assert {type(length) for length in blob.shape} == {int}
+    blob.reshape(*[1] * 32)
+    assert blob.count == 1
 
 
 def test_share_data_and_share_diff_are_independent() -> None:
@@ -69,9 +92,24 @@ def test_legacy_shape_of_missing_axes_is_one(shape: tuple[int, ...], expected: t
     assert (blob.num, blob.channels, blob.height, blob.width) == expected
 
 
-def test_legacy_shape_of_five_axes_is_a_bug() -> None:
-    with pytest.raises(AssertionError, match="at most 4 axes, got"):
+def test_legacy_shape_of_five_axes_says_so() -> None:
+    with pytest.raises(UserError, match=r"at most 4 axes, got \(1, 1, 1, 1, 1\); use shape$"):
         _ = Blob((1, 1, 1, 1, 1)).num
+
+
+@pytest.mark.parametrize("name", ["_gpu_data_ptr", "_gpu_diff_ptr"])
+def test_gpu_address_without_a_gpu_says_so(name: str) -> None:
+    with pytest.raises(
+        UserError, match=f"^blob.{name}: the values must be on a GPU, .*; use blob.{name[5:9]}$"
+    ):
+        getattr(Blob(), name)
+
+
+def test_data_and_diff_cannot_be_replaced_by_an_array() -> None:
+    blob = Blob((2,))
+    for name in ("data", "diff"):
+        with pytest.raises(AttributeError):
+            setattr(blob, name, np.zeros(2))
 
 
 def test_add_blob_appends_zeros_of_the_shape() -> None:
@@ -79,3 +117,65 @@ def test_add_blob_appends_zeros_of_the_shape() -> None:
     blob = params.add_blob(2, 3)
     assert params == [blob]
     assert blob.shape == (2, 3)
+
+
+def vec_of(*values: float) -> BlobVec:
+    """Return a vector with a blob of shape (2,) for each value, filled with it; diffs are ten times it."""
+    params = BlobVec()
+    for value in values:
+        blob = params.add_blob(2)
+        blob.data[...], blob.diff[...] = value, 10 * value
+    return params
+
+
+def test_blob_assigned_to_a_place_shares_data_and_diff_and_the_blob_there_stays() -> None:
+    params, other = vec_of(1, 2), vec_of(3)
+    mine = params[-1]
+    params[-1] = other[0]
+    assert params[1] is mine
+    other[0].data[0], mine.diff[1] = 7, 8
+    assert mine.data.tolist() == [7, 3]
+    assert other[0].diff.tolist() == [30, 8]
+    assert params[0].data.tolist() == [1, 1]
+
+
+def test_blob_assigned_where_memory_is_kept_hands_over_its_data() -> None:
+    params, other = vec_of(1), vec_of(3)
+    params.keeps_memory = True
+    memory = params[0].data
+    params[0] = other[0]
+    other[0].data[0] = 7
+    assert memory.tolist() == [3, 3]
+    assert params[0].diff.tolist() == [10, 10]
+
+
+def test_slice_assigned_replaces_the_blobs() -> None:
+    params, other = vec_of(1, 2), vec_of(3, 4, 5)
+    params[:] = other
+    assert list(params) == list(other)
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (np.zeros(2), "a param must be assigned a blob, got ndarray; to set values use .data[...] = …"),
+        (Blob((3,)), "a param of shape (2,) must be assigned a blob of it, got (3,)"),
+    ],
+)
+def test_what_does_not_fit_assigned_to_a_place_says_so(value: object, problem: str) -> None:
+    with pytest.raises(UserError) as caught:
+        vec_of(1)[0] = value
+    assert str(caught.value) == problem
+
+
+def test_blob_assigned_beyond_the_end_is_an_index_error() -> None:
+    with pytest.raises(IndexError):
+        vec_of(1)[1] = Blob((2,))
+
+
+def test_blob_vec_appends_extends_and_iterates() -> None:
+    params, other = vec_of(1), vec_of(2, 3)
+    params.append(other[0])
+    params.extend([other[1]])
+    assert len(params) == 3
+    assert [blob.data[0] for blob in params] == [1, 2, 3]

@@ -41,3 +41,18 @@ def test_problems_collected_go_on_after_a_user_error_and_let_others_pass() -> No
     with pytest.raises(UserError) as caught:
         problems.raise_if_any()
     assert caught.value.problems == ("net.prototxt: a", "net.prototxt: b")
+
+
+def test_user_error_is_a_runtime_error_as_scripts_for_pycaffe_expect() -> None:
+    with pytest.raises(RuntimeError, match="no such file"):
+        raise UserError("net.prototxt: no such file")
+
+
+def test_problems_keep_what_the_users_own_code_raised_first() -> None:
+    problems, causes = Problems(), [None, ValueError("first"), KeyError("second")]
+    for cause in causes:
+        with problems.collected():
+            raise UserError("a") from cause
+    with pytest.raises(UserError) as caught:
+        problems.raise_if_any()
+    assert caught.value.__cause__ is causes[1]

@@ -26,6 +26,8 @@ from dtrain.core.net.params import Param, ParamTable
 from dtrain.data.errors import DataError
 from dtrain.dist.activity import Activity
 
+AUTOMATIC = "(automatic)"  # what the top of a loss that names none is called; as in Caffe it is no output
+
 
 class Net:
     """The layers of `recipe`, set up and ready to run.
@@ -60,7 +62,8 @@ class Net:
         self._forward_words = [f'computing layer "{name}"' for name in self.layer_names]
         self._backward_words = [f'computing the gradient of layer "{name}"' for name in self.layer_names]
         consumed = {name for names in self.bottom_names for name in names}
-        self.outputs = sorted(name for name in self.blobs if name not in consumed)
+        shown = [name for name in self.blobs if not name.startswith(AUTOMATIC)]
+        self.outputs = sorted(name for name in shown if name not in consumed)
         self.inputs = [
             name for i, layer in enumerate(self.layers) if layer.type == "Input" for name in self.top_names[i]
         ]
@@ -221,7 +224,7 @@ class Net:
     def _make_tops(self, layer: Layer, bottom_names: list[str]) -> tuple[list[str], list[Blob]]:
         names = list(layer.param.top)
         if layer.is_loss and not names:
-            names = [f"(automatic) {layer.name}"]
+            names = [f"{AUTOMATIC} {layer.name}"]
         tops = []
         for j, name in enumerate(names):
             in_place = j < len(bottom_names) and bottom_names[j] == name

@@ -30,6 +30,17 @@ def is_hdf5(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def load_h5py(path: str | os.PathLike[str]) -> Any:
+    """Return the module h5py. Raises DataError in the name of the file `path` when it is not installed."""
+    try:
+        import h5py
+    except ImportError:
+        raise DataError(
+            f"{os.fspath(path)}: HDF5 files need h5py, which is not installed: pip install 'dtrain[hdf5]'"
+        ) from None
+    return h5py
+
+
 def open_hdf5(path: str | os.PathLike[str], mode: Literal["r", "w"] = "r", **options: Any) -> h5py.File:
     """Open an HDF5 file.
 
@@ -38,12 +49,7 @@ def open_hdf5(path: str | os.PathLike[str], mode: Literal["r", "w"] = "r", **opt
         options: further arguments of h5py.File, such as rdcc_nbytes, the bytes of the cache of chunks.
     Raises DataError when h5py is not installed, or the file is missing, no HDF5 or damaged.
     """
-    try:
-        import h5py
-    except ImportError:
-        raise DataError(
-            f"{os.fspath(path)}: HDF5 files need h5py, which is not installed: pip install 'dtrain[hdf5]'"
-        ) from None
+    h5py = load_h5py(path)
     if mode == "r" and not os.path.isfile(path):
         got = "a folder" if os.path.isdir(path) else "no such file"
         raise DataError(f"{os.fspath(path)}: HDF5 file must exist, got {got}")

@@ -46,6 +46,8 @@ COMMANDS = {
     "doctor": Command("doctor", "look at what training needs of this machine"),
     "device-query": Command("device_query", "list the GPUs of this machine"),
     "convert-mnist": Command("convert_mnist", "turn MNIST's files into databases"),
+    "upgrade-net": Command("upgrade_net", "write a net of any age in today's form"),
+    "upgrade-solver": Command("upgrade_solver", "write a solver file of any age in today's form"),
     "demo": Command("demo", "train a net on handwritten digits, on two ranks"),
 }
 

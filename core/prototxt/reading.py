@@ -42,7 +42,7 @@ def read_text(path: str | os.PathLike[str], message_type: type[MessageT]) -> Doc
     data = _read_bytes(name).removeprefix(_UTF8_MARK)
     if data.startswith(_UTF16_MARKS):
         raise UserError(f"{name}: must be UTF-8 text, got UTF-16; save it as UTF-8")
-    if _CONTROL_CHARACTER.search(data):
+    if is_binary(data):
         raise UserError(
             f"{name}: must be a prototxt, got a binary file; weights (.caffemodel) are given by --weights, "
             "a solver's state by --snapshot"
@@ -53,6 +53,11 @@ def read_text(path: str | os.PathLike[str], message_type: type[MessageT]) -> Doc
     if not document.lines:
         raise UserError(f"{name}: must describe {noun(message_type)}, got an empty file")
     return document
+
+
+def is_binary(data: bytes) -> bool:
+    """Tell a file of bytes, such as a .caffemodel, from a text, by the control characters in it."""
+    return _CONTROL_CHARACTER.search(data) is not None
 
 
 def parse_text(text: str, message_type: type[MessageT], path: str = "<string>") -> Document[MessageT]:
@@ -98,6 +103,8 @@ def _read_bytes(name: str) -> bytes:
         raise UserError(f"{name}: must be a file, got a folder") from error
     except OSError as error:
         raise UserError(f"{name}: must be readable, got: {error.strerror}") from error
+    except ValueError as error:  # the system has no way to say such a name
+        raise UserError(f"{name}: must be a file's name, got one with a NUL character") from error
 
 
 def _similar_file(path: FilePath) -> str:

@@ -1,9 +1,10 @@
 """Snapshots: what is kept of training, so that it can go on and so that others can use its weights.
 
 The last stage of the flow prototxt → graph → net → solver → communicator → snapshot. Bottom to top: `wire`
-and `blob_proto` (bytes), `message_file`, `caffemodel` and `solverstate` (Caffe's files), `formats` (which
-there are), `checksum`, `commit` and `manifest` (whole or not at all), `snapshot`, `store` and `loading`
-(finding them again), `background` (writing while training goes on).
+and `blob_proto` (bytes), `message_file`, `caffemodel` and `solverstate` (Caffe's binary files), `hdf5_layout`,
+`hdf5_file`, `hdf5_model` and `hdf5_state` (the same in HDF5), `formats` (which there are), `checksum`, `commit`
+and `manifest` (whole or not at all), `snapshot`, `store` and `loading` (finding them again), `background`
+(writing while training goes on).
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from dtrain.core.snapshots.caffemodel import LayerWeights as LayerWeights
 from dtrain.core.snapshots.caffemodel import read_caffemodel as read_caffemodel
 from dtrain.core.snapshots.caffemodel import write_caffemodel as write_caffemodel
 from dtrain.core.snapshots.formats import format_named as format_named
+from dtrain.core.snapshots.hdf5_model import read_hdf5_model as read_hdf5_model
+from dtrain.core.snapshots.hdf5_model import write_hdf5_model as write_hdf5_model
 from dtrain.core.snapshots.loading import load_snapshot as load_snapshot
 from dtrain.core.snapshots.loading import load_weights as load_weights
 from dtrain.core.snapshots.manifest import Manifest as Manifest
+from dtrain.core.snapshots.manifest import MonitorState as MonitorState
+from dtrain.core.snapshots.manifest import decode_manifest as decode_manifest
 from dtrain.core.snapshots.snapshot import Snapshot as Snapshot
 from dtrain.core.snapshots.solverstate import SolverState as SolverState
 from dtrain.core.snapshots.solverstate import read_solverstate as read_solverstate

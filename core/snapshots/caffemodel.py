@@ -9,7 +9,7 @@ Net::CopyTrainedLayersFrom of Caffe's net.cpp.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import NamedTuple
@@ -42,22 +42,28 @@ class LayerWeights:
 
     Attributes:
         name: the layer's name, by which weights find their layer.
-        type: the type's name as the file's generation spells it ("Convolution", "CONVOLUTION", "conv").
-        blobs: the params in their order, float32 or float64, read-only views of the file.
+        type: the type's name as the file's generation spells it ("Convolution", "CONVOLUTION", "conv"); "" in
+            HDF5, which does not keep it.
+        blobs: the params in their order, float32 or float64, read-only views of the file; None for one that
+            is not in the file.
         legacy_dims: whether their shapes are four numbers from the time before BlobShape.
+        owned_only: whether the file leaves out params that another layer owns, as in HDF5.
     """
 
     name: str
     type: str
-    blobs: tuple[Array, ...]
+    blobs: tuple[Array | None, ...]
     legacy_dims: bool = False
+    owned_only: bool = False
 
     def has_shape(self, index: int, shape: Sequence[int]) -> bool:
         """Tell whether blob `index` fits a param of this shape, as Blob::ShapeEquals of Caffe's blob.cpp.
 
         Shapes must be equal; a legacy shape also fits one of fewer axes when its leading numbers are 1.
         """
-        own = self.blobs[index].shape
+        blob = self.blobs[index]
+        assert blob is not None, f'layer "{self.name}" has no param {index} in its file'
+        own = blob.shape
         if not self.legacy_dims:
             return own == tuple(shape)
         return len(shape) <= len(own) and own == (1,) * (len(own) - len(shape)) + tuple(shape)
@@ -70,11 +76,13 @@ class LayerRecord(NamedTuple):
         parameter: the layer's message; blobs in it are left out.
         blobs: the params' values, float32 or float64.
         diffs: their gradients, for snapshot_diff; empty to leave them out.
+        shared: the indices of the params that another layer owns; HDF5 leaves them out.
     """
 
     parameter: caffe_pb2.LayerParameter
     blobs: Sequence[Array]
     diffs: Sequence[Array] = ()
+    shared: Collection[int] = ()
 
 
 def read_caffemodel(path: str | os.PathLike[str]) -> list[LayerWeights]:
@@ -116,11 +124,16 @@ def encode_caffemodel(
     return parts
 
 
-def _write_layer(layer: LayerRecord) -> list[Part]:
+def check_diffs(layer: LayerRecord) -> None:
+    """Raise ValueError unless a layer has a diff for each blob, or none."""
     if layer.diffs and len(layer.diffs) != len(layer.blobs):
         raise ValueError(
             f'layer "{layer.parameter.name}": {len(layer.diffs)} diffs for {len(layer.blobs)} blobs'
         )
+
+
+def _write_layer(layer: LayerRecord) -> list[Part]:
+    check_diffs(layer)
     parts: list[Part] = [_without_blobs(layer.parameter).SerializeToString()]
     for blob, diff in zip_longest(layer.blobs, layer.diffs):
         parts += write_blob(_CURRENT.blobs, blob, diff)

@@ -14,6 +14,9 @@ from pathlib import Path
 from dtrain.core.errors import UserError
 from dtrain.core.snapshots.blob_proto import Part
 from dtrain.core.snapshots.caffemodel import LayerRecord, LayerWeights, encode_caffemodel, read_caffemodel
+from dtrain.core.snapshots.hdf5_model import encode_hdf5_model, read_hdf5_model
+from dtrain.core.snapshots.hdf5_state import encode_hdf5_state, read_hdf5_state
+from dtrain.core.snapshots.message_file import contains_hdf5
 from dtrain.core.snapshots.solverstate import SolverState, encode_solverstate, read_solverstate
 
 
@@ -22,6 +25,7 @@ class SnapshotFormat:
     """How the two files of a snapshot are named, written and read.
 
     Attributes:
+        words: what Caffe's log calls such a file.
         suffix: what follows .caffemodel and .solverstate in the files' names.
         encode_model: (path, net's name, layers) → the file's bytes.
         encode_state: (path, state) → the file's bytes.
@@ -29,6 +33,7 @@ class SnapshotFormat:
         read_state: path → state.
     """
 
+    words: str
     suffix: str
     encode_model: Callable[[Path, str, Iterable[LayerRecord]], list[Part]]
     encode_state: Callable[[Path, SolverState], list[Part]]
@@ -36,9 +41,14 @@ class SnapshotFormat:
     read_state: Callable[[str | os.PathLike[str]], SolverState]
 
 
-BINARY = SnapshotFormat("", encode_caffemodel, encode_solverstate, read_caffemodel, read_solverstate)
+BINARY = SnapshotFormat(
+    "binary proto file", "", encode_caffemodel, encode_solverstate, read_caffemodel, read_solverstate
+)
+HDF5 = SnapshotFormat(
+    "HDF5 file", ".h5", encode_hdf5_model, encode_hdf5_state, read_hdf5_model, read_hdf5_state
+)
 
-FORMATS = {"BINARYPROTO": BINARY}
+FORMATS = {"BINARYPROTO": BINARY, "HDF5": HDF5}
 """By the names of SolverParameter.SnapshotFormat."""
 
 
@@ -50,6 +60,14 @@ def format_named(name: str) -> SnapshotFormat:
 
 
 def format_of(path: str | os.PathLike[str]) -> SnapshotFormat:
-    """Return the format of a file by its name, as Caffe does."""
+    """Return the format of a file by its name, as Caffe chooses for a .solverstate."""
     name = os.fspath(path)
     return next((known for known in FORMATS.values() if known.suffix and name.endswith(known.suffix)), BINARY)
+
+
+def format_inside(path: str | os.PathLike[str]) -> SnapshotFormat:
+    """Return the format of a file by its content, as Caffe chooses for weights; by its name if it can't be read."""
+    is_hdf5 = contains_hdf5(path)
+    if is_hdf5 is None:
+        return format_of(path)
+    return HDF5 if is_hdf5 else BINARY

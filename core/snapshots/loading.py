@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dtrain.core.errors import UserError
 from dtrain.core.snapshots.caffemodel import LayerWeights
-from dtrain.core.snapshots.formats import format_of
+from dtrain.core.snapshots.formats import format_inside
 from dtrain.core.snapshots.manifest import read_manifest
 from dtrain.core.snapshots.message_file import CAFFEMODEL, SOLVERSTATE
 from dtrain.core.snapshots.snapshot import MANIFEST, Snapshot, open_verified, split_stem, verify_file
@@ -51,7 +51,7 @@ def load_snapshot(path: str | os.PathLike[str], require_manifest: bool = False) 
 
 
 def load_weights(path: str | os.PathLike[str]) -> list[LayerWeights]:
-    """Read a .caffemodel, verified when a manifest of dtrain's lies beside it.
+    """Read a .caffemodel, binary or HDF5 by its content; verified when a manifest of dtrain's lies beside it.
 
     Raises:
         UserError: the file is missing, damaged or of another kind.
@@ -61,11 +61,11 @@ def load_weights(path: str | os.PathLike[str]) -> list[LayerWeights]:
         manifest = read_manifest(split[0] + MANIFEST)
         if split[1] in manifest.files:
             verify_file(*split, manifest)
-    return format_of(path).read_model(path)
+    return format_inside(path).read_model(path)
 
 
 def _open_caffes(path: Path) -> Snapshot:
-    learned_net = format_of(path).read_state(path).learned_net
+    learned_net = format_inside(path).read_state(path).learned_net
     log.info(
         "%s has no manifest: the data go on as if every iteration had read its batch, seed and smoothed loss "
         "start anew",

@@ -25,6 +25,7 @@ MAX_MESSAGE_BYTES = 2**31 - 1
 """The largest file that Caffe reads: its protobuf counts the bytes of a message in an int."""
 
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_HDF5_FIRST_USER_BLOCK = 512
 _MIX_UPS = {
     CAFFEMODEL: "got a .solverstate; give the .caffemodel beside it, or resume from it with --snapshot",
     SOLVERSTATE: "got a .caffemodel; give the .solverstate beside it, or start from it with --weights",
@@ -44,12 +45,9 @@ def read_message(path: str | os.PathLike[str], kind: str, parse: Callable[[memor
     """
     view = map_file(path, kind)
     if is_hdf5(view):
-        raise UserError(
-            f"{path}: file must be a binary {kind}, got HDF5; save it with snapshot_format: BINARYPROTO"
-        )
+        raise UserError(f"{path}: file must be a binary {kind}, got HDF5")
     try:
-        if kind_of(view) not in (kind, None):
-            raise UserError(f"{path}: file must be a {kind}, {_MIX_UPS[kind]}")
+        check_kind(path, kind, kind_of(view))
         return parse(view)
     except wire.WireError as error:
         raise UserError(
@@ -73,7 +71,7 @@ def map_file(path: str | os.PathLike[str], kind: str) -> memoryview:
                 raise UserError(f"{path}: file must be a {kind}, got an empty file; use an earlier snapshot")
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except FileNotFoundError:
-        raise UserError(f"{path}: file must exist, got no such file{_neighbours(Path(path))}") from None
+        raise UserError(f"{path}: file must exist, got no such file{_neighbours(Path(path), kind)}") from None
     except IsADirectoryError:
         raise UserError(f"{path}: file must be a {kind}, got a directory") from None
     except OSError as error:
@@ -81,8 +79,23 @@ def map_file(path: str | os.PathLike[str], kind: str) -> memoryview:
 
 
 def is_hdf5(view: memoryview) -> bool:
-    """Tell whether a file is HDF5, by its first bytes, as Caffe does."""
-    return view[: len(_HDF5_MAGIC)] == _HDF5_MAGIC
+    """Tell whether a file is HDF5, by its signature, as Caffe does: at its start, or behind a block of a user's
+    own, which ends at byte 512, 1024, 2048 …
+    """
+    start = 0
+    while start < len(view):
+        if view[start : start + len(_HDF5_MAGIC)] == _HDF5_MAGIC:
+            return True
+        start = max(2 * start, _HDF5_FIRST_USER_BLOCK)
+    return False
+
+
+def contains_hdf5(path: str | os.PathLike[str]) -> bool | None:
+    """Tell whether the file at `path` is HDF5; None when it can't be read."""
+    try:
+        return is_hdf5(map_file(path, CAFFEMODEL))
+    except UserError:
+        return None
 
 
 def kind_of(view: memoryview) -> str | None:
@@ -101,21 +114,28 @@ def kind_of(view: memoryview) -> str | None:
     return None
 
 
+def check_kind(path: str | os.PathLike[str], kind: str, found: str | None) -> None:
+    """Raise UserError, with what to do, if a file is of the other kind than it should be; None is not known."""
+    if found not in (kind, None):
+        raise UserError(f"{path}: file must be a {kind}, {_MIX_UPS[kind]}")
+
+
 def check_message_size(path: str | os.PathLike[str], parts: Sequence[Part]) -> None:
     """Refuse to write a file that Caffe could not read back; raises UserError."""
     size = num_bytes(parts)
     if size > MAX_MESSAGE_BYTES:
         raise UserError(
             f"{path}: a binary snapshot must be at most {MAX_MESSAGE_BYTES} bytes (2 GB), got {size}; "
-            "Caffe's protobuf reads no larger message: make the net smaller or set snapshot_diff: false"
+            "Caffe's protobuf reads no larger message: set snapshot_format: HDF5, which has no such limit"
         )
 
 
-def _neighbours(path: Path) -> str:
-    """Name the files of the same kind that lie where the missing one was looked for."""
+def _neighbours(path: Path, kind: str) -> str:
+    """Name the files of the same ending that lie where the missing one was looked for."""
     folder = path.parent
+    ending = path.name[path.name.rfind(kind) :] if kind in path.name else path.suffix
     if not folder.is_dir():
         return f"; its folder {folder} does not exist either"
-    names = sorted(other.name for other in folder.iterdir() if other.suffix == path.suffix != "")
+    names = sorted(other.name for other in folder.iterdir() if ending and other.name.endswith(ending))
     shown = ", ".join(names[:_MAX_NAMES_SHOWN]) + (", …" if len(names) > _MAX_NAMES_SHOWN else "")
     return f"; {folder} has: {shown}" if names else ""

@@ -1,7 +1,8 @@
 """Describe a snapshot that can be resumed from, and verify one against its manifest.
 
 The end of the flow prototxt → graph → net → solver → communicator → snapshot. A snapshot is three files of
-one stem: `<stem>.caffemodel` and `<stem>.solverstate`, both as Caffe's, and `<stem>.manifest.json`.
+one stem: `<stem>.caffemodel` and `<stem>.solverstate`, both as Caffe's (with .h5 behind in HDF5), and
+`<stem>.manifest.json`. Averaged weights, where a run keeps them, are a fourth: `<stem>.ema.caffemodel`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from pathlib import Path
 from dtrain.core.errors import UserError
 from dtrain.core.snapshots.caffemodel import LayerWeights
 from dtrain.core.snapshots.checksum import find_damage
-from dtrain.core.snapshots.formats import format_of
+from dtrain.core.snapshots.formats import format_inside, format_of
 from dtrain.core.snapshots.manifest import Manifest, read_manifest
 from dtrain.core.snapshots.message_file import CAFFEMODEL, SOLVERSTATE, map_file
 from dtrain.core.snapshots.solverstate import SolverState
 
 MANIFEST = ".manifest.json"
+AVERAGED = ".ema"
+"""Stands before .caffemodel in the name of the averaged weights (an exponential moving average)."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +32,26 @@ class Snapshot:
         state_path: its .solverstate.
         model_path: its .caffemodel; None when the .solverstate names none, as Caffe allows.
         manifest: what dtrain keeps beside, verified; None when Caffe wrote the snapshot.
+        averages_path: its .ema.caffemodel; None when the run keeps no averages.
     """
 
     state_path: Path
     model_path: Path | None
     manifest: Manifest | None
+    averages_path: Path | None = None
 
     def read_state(self) -> SolverState:
         """Read the iteration and the history; raises UserError."""
-        return format_of(self.state_path).read_state(self.state_path)
+        return format_inside(self.state_path).read_state(self.state_path)
 
     def read_weights(self) -> list[LayerWeights]:
         """Read the layers' weights, none when there is no model; raises UserError."""
-        return [] if self.model_path is None else format_of(self.model_path).read_model(self.model_path)
+        return [] if self.model_path is None else format_inside(self.model_path).read_model(self.model_path)
+
+    def read_averages(self) -> list[LayerWeights]:
+        """Read the layers' averaged weights, none when there are none; raises UserError."""
+        path = self.averages_path
+        return [] if path is None else format_inside(path).read_model(path)
 
 
 def open_verified(stem: str) -> Snapshot:
@@ -52,13 +62,13 @@ def open_verified(stem: str) -> Snapshot:
     """
     manifest = read_manifest(stem + MANIFEST)
     paths = {_kind(ending): verify_file(stem, ending, manifest) for ending in manifest.files}
-    return Snapshot(paths[SOLVERSTATE], paths[CAFFEMODEL], manifest)
+    return Snapshot(paths[SOLVERSTATE], paths[CAFFEMODEL], manifest, paths.get(AVERAGED + CAFFEMODEL))
 
 
 def verify_file(stem: str, ending: str, manifest: Manifest) -> Path:
     """Return the path of one of a snapshot's files, compared with its checksum; raises UserError."""
     path = Path(stem + ending)
-    damage = find_damage(map_file(path, _kind(ending)), manifest.files[ending])
+    damage = find_damage(map_file(path, _kind(ending).removeprefix(AVERAGED)), manifest.files[ending])
     if damage is not None:
         raise UserError(
             f"{path}: file must be as its manifest says, got another: {damage}; use another snapshot, "
@@ -76,8 +86,15 @@ def split_stem(path: str | os.PathLike[str], kind: str) -> tuple[str, str] | Non
     """
     ending = kind + format_of(path).suffix
     name = os.fspath(path)
-    return (name.removesuffix(ending), ending) if name.endswith(ending) else None
+    if not name.endswith(ending):
+        return None
+    stem = name.removesuffix(ending)
+    if kind == CAFFEMODEL and stem.endswith(AVERAGED):
+        return stem.removesuffix(AVERAGED), AVERAGED + ending
+    return stem, ending
 
 
 def _kind(ending: str) -> str:
-    return CAFFEMODEL if ending.startswith(CAFFEMODEL) else SOLVERSTATE
+    """Return what a file of a snapshot is, by its ending, which in HDF5 goes on with .h5."""
+    kinds = (AVERAGED + CAFFEMODEL, CAFFEMODEL, SOLVERSTATE)
+    return next(kind for kind in kinds if ending.startswith(kind))

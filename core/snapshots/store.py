@@ -1,7 +1,8 @@
 """Keep a run's snapshots: write one as a whole, and find the newest that is whole.
 
 The end of the flow prototxt → graph → net → solver → communicator → snapshot, on rank 0 alone when writing.
-The files are `<prefix>_iter_<N>.caffemodel`, `.solverstate` and `.manifest.json`, committed in this order.
+The files are `<prefix>_iter_<N>.caffemodel`, `.ema.caffemodel` where there are averaged weights, `.solverstate`
+and `.manifest.json`, committed in this order; in HDF5 all but the last end in `.h5`.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from dtrain.core.errors import UserError
-from dtrain.core.snapshots.blob_proto import Array, num_bytes
+from dtrain.core.snapshots.blob_proto import Array, Part, num_bytes
 from dtrain.core.snapshots.caffemodel import LayerRecord
-from dtrain.core.snapshots.commit import Commit
+from dtrain.core.snapshots.commit import Commit, commit_file
 from dtrain.core.snapshots.formats import BINARY, SnapshotFormat
-from dtrain.core.snapshots.manifest import Manifest
+from dtrain.core.snapshots.manifest import Manifest, MonitorState, read_manifest
 from dtrain.core.snapshots.message_file import CAFFEMODEL, SOLVERSTATE
-from dtrain.core.snapshots.snapshot import MANIFEST, Snapshot, open_verified
+from dtrain.core.snapshots.snapshot import AVERAGED, MANIFEST, Snapshot, open_verified
 from dtrain.core.snapshots.solverstate import SolverState
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(
-    r"(?P<prefix>.*)_iter_(?P<iteration>0|[1-9][0-9]*)\.(caffemodel|solverstate|manifest\.json)(\.h5)?"
+    r"(?P<prefix>.*)_iter_(?P<iteration>0|[1-9][0-9]*)\.((ema\.)?caffemodel|solverstate|manifest\.json)(\.h5)?"
 )
 
 
@@ -49,6 +50,10 @@ class SnapshotStore:
         """Return the name of an iteration's .caffemodel."""
         return Path(self._stem(iteration) + self._model_ending)
 
+    def averages_path(self, iteration: int) -> Path:
+        """Return the name of an iteration's averaged weights."""
+        return Path(self._stem(iteration) + AVERAGED + self._model_ending)
+
     def state_path(self, iteration: int) -> Path:
         """Return the name of an iteration's .solverstate."""
         return Path(self._stem(iteration) + self._state_ending)
@@ -61,34 +66,101 @@ class SnapshotStore:
         finally:
             commit.discard()
 
+    def check(self, net_name: str, layers: Iterable[LayerRecord], history: Sequence[Array]) -> None:
+        """Make sure, before training starts, that the format can hold snapshots of this net and this history.
+
+        Of the arrays only shapes and types count: nothing is read, copied or written.
+
+        Raises:
+            UserError: a file would be larger than Caffe can read, the format cannot hold a layer's name, or it
+                needs a package that is not installed.
+        """
+        self._encode(net_name, layers, history, iteration=0, current_step=0)
+
     def write(
-        self, net_name: str, layers: Iterable[LayerRecord], history: Sequence[Array], manifest: Manifest
+        self,
+        net_name: str,
+        layers: Iterable[LayerRecord],
+        history: Sequence[Array],
+        manifest: Manifest,
+        averages: Sequence[LayerRecord] = (),
     ) -> Snapshot:
-        """Write a snapshot: model, state, manifest; on an error none of them.
+        """Write a snapshot: model, averages if there are any, state, manifest; on an error none of them.
 
         Arguments:
             net_name: the net's name.
             layers: the net's layers with their blobs, which must not change meanwhile.
             history: the update rule's arrays, which must not change meanwhile.
             manifest: of this moment; its iteration names the files. Its `files` are filled in here.
+            averages: the net's layers with averaged weights for blobs, which must not change meanwhile.
         Returns:
             the snapshot as it lies on the disk.
         Raises:
-            UserError: the disk refuses, or a file would be larger than Caffe can read.
+            UserError: the disk refuses, or the format cannot hold the snapshot (see `check`).
         """
         model_path, state_path = self.model_path(manifest.iteration), self.state_path(manifest.iteration)
-        state = SolverState(manifest.iteration, str(model_path), manifest.current_step, tuple(history))
-        model_parts = self.format.encode_model(model_path, net_name, layers)
-        state_parts = self.format.encode_state(state_path, state)
-        with Commit(num_bytes(model_parts) + num_bytes(state_parts)) as commit:
+        model_parts, state_parts = self._encode(
+            net_name, layers, history, manifest.iteration, manifest.current_step
+        )
+        averages_path = self.averages_path(manifest.iteration) if averages else None
+        contents = {self._model_ending: (model_path, model_parts)}
+        if averages_path:
+            parts = self.format.encode_model(averages_path, net_name, averages)
+            contents[AVERAGED + self._model_ending] = (averages_path, parts)
+        contents[self._state_ending] = (state_path, state_parts)
+        with Commit(sum(num_bytes(parts) for _, parts in contents.values())) as commit:
             commit.sweep(self._folder, f"{self._name}_iter_")
-            files = {
-                self._model_ending: commit.add(model_path, model_parts),
-                self._state_ending: commit.add(state_path, state_parts),
-            }
+            files = {ending: commit.add(path, parts) for ending, (path, parts) in contents.items()}
             manifest = replace(manifest, files=files)
-            commit.add(Path(self._stem(manifest.iteration) + MANIFEST), [manifest.encode()])
-        return Snapshot(state_path, model_path, manifest)
+            commit.add(self._manifest_path(manifest.iteration), [manifest.encode()])
+        return Snapshot(state_path, model_path, manifest, averages_path)
+
+    def mark_best(self, iteration: int, monitor: MonitorState) -> None:
+        """Enter into an iteration's manifest that its weights have the best score so far.
+
+        Raises:
+            UserError: the manifest cannot be read or written; the old one is intact.
+        """
+        path = self._manifest_path(iteration)
+        manifest = replace(read_manifest(path), monitor=monitor, is_best=True)
+        commit_file(path, [manifest.encode()])
+
+    def manifest(self, iteration: int) -> Manifest | None:
+        """Return an iteration's manifest, None where there is none or no good one; looks at no other file."""
+        try:
+            return read_manifest(self._manifest_path(iteration))
+        except UserError:
+            return None
+
+    def remove(self, iteration: int) -> None:
+        """Remove an iteration's snapshot: the files that its manifest names, and then the manifest; no others.
+
+        Raises:
+            UserError: the manifest is not good, or the disk refuses.
+        """
+        manifest = read_manifest(self._manifest_path(iteration))
+        for ending in (*manifest.files, MANIFEST):
+            path = Path(self._stem(iteration) + ending)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise UserError(f"cannot remove {path}, which is no longer kept: {error.strerror}") from None
+
+    def _encode(
+        self,
+        net_name: str,
+        layers: Iterable[LayerRecord],
+        history: Sequence[Array],
+        iteration: int,
+        current_step: int,
+    ) -> tuple[list[Part], list[Part]]:
+        """Return the bytes of the model's and of the state's file; reads no array."""
+        model_path, state_path = self.model_path(iteration), self.state_path(iteration)
+        state = SolverState(iteration, str(model_path), current_step, tuple(history))
+        return (
+            self.format.encode_model(model_path, net_name, layers),
+            self.format.encode_state(state_path, state),
+        )
 
     def iterations(self) -> list[int]:
         """List the iterations of which any file is there, the newest first."""
@@ -120,6 +192,9 @@ class SnapshotStore:
             except UserError as error:
                 report(f"Skipping the snapshot of iteration {iteration}: {error}")
         return None
+
+    def _manifest_path(self, iteration: int) -> Path:
+        return Path(self._stem(iteration) + MANIFEST)
 
     def _stem(self, iteration: int) -> str:
         return f"{self.prefix}_iter_{iteration}"

@@ -63,6 +63,16 @@ device-query
 convert-mnist
   DIR required
   OUT required
+upgrade-net
+  INPUT required
+  OUTPUT required
+  --text
+  --binary
+  --strip
+upgrade-solver
+  INPUT required
+  OUTPUT required
+  --strip
 demo
   --num-ranks = 2
 """
@@ -159,8 +169,8 @@ def test_choose_command_from_the_first_word(arguments: list[str], expected: tupl
 def test_main_unknown_command_lists_the_known_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trian"]) == 2
     assert capsys.readouterr().err == (
-        'dtrain: unknown command "trian"; did you mean "train"?; known: train, test, time, check, doctor, '
-        "device-query, convert-mnist, demo, or the path of a solver file\n"
+        f'dtrain: unknown command "trian"; did you mean "train"?; known: {", ".join(COMMANDS)}, '
+        "or the path of a solver file\n"
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import dtrain
 from dtrain.core.snapshots import LayerRecord, Manifest, Snapshot, SnapshotStore
+from dtrain.core.snapshots.formats import FORMATS
 from dtrain.proto import caffe_pb2
 
 
@@ -53,10 +54,10 @@ def manifest() -> Manifest:
     )
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> SnapshotStore:
-    """A store whose folder does not exist yet."""
-    return SnapshotStore(tmp_path / "snapshots" / "net")
+@pytest.fixture(params=FORMATS)
+def store(tmp_path: Path, request: pytest.FixtureRequest) -> SnapshotStore:
+    """A store whose folder does not exist yet, in each format."""
+    return SnapshotStore(tmp_path / "snapshots" / "net", FORMATS[request.param])
 
 
 @pytest.fixture

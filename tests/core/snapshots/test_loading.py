@@ -42,7 +42,8 @@ def test_load_snapshot_of_dtrain_moved_takes_the_model_beside_it(write: Write, t
     copies.mkdir()
     for path in written.state_path.parent.iterdir():
         (copies / path.name).write_bytes(path.read_bytes())
-    assert load_snapshot(copies / written.state_path.name).model_path == copies / "net_iter_10.caffemodel"
+    assert written.model_path is not None
+    assert load_snapshot(copies / written.state_path.name).model_path == copies / written.model_path.name
 
 
 def test_load_snapshot_damaged_names_file_and_newest_whole_one(
@@ -59,7 +60,7 @@ def test_load_snapshot_damaged_names_file_and_newest_whole_one(
 
 def test_load_snapshot_damaged_manifest_names_it(write: Write) -> None:
     damaged = write(20)
-    manifest_path = damaged.state_path.with_suffix(".manifest.json")
+    manifest_path = damaged.state_path.with_name("net_iter_20.manifest.json")
     flip(manifest_path, 5)
     with pytest.raises(UserError, match=f"^{manifest_path}: manifest must be as it was written[^;]*; [^;]*$"):
         load_snapshot(damaged.state_path)
@@ -121,8 +122,25 @@ def test_load_snapshot_of_caffe_without_learned_net_has_no_model(caffes: Path) -
 def test_load_weights_reads_dtrains_and_caffes(write: Write, caffes: Path) -> None:
     model_path = write(10).model_path
     assert model_path is not None
-    assert [layer.name for layer in load_weights(model_path)] == ["conv", "relu", "ip"]
+    assert sorted(layer.name for layer in load_weights(model_path)) == ["conv", "ip", "relu"]
     assert [layer.name for layer in load_weights(caffes.with_suffix(".caffemodel"))] == ["ip"]
+
+
+def test_load_weights_goes_by_content_and_not_by_name(write: Write, tmp_path: Path) -> None:
+    model_path = write(10).model_path
+    assert model_path is not None
+    for name in ("weights", "other.caffemodel", "other.caffemodel.h5"):
+        (tmp_path / name).write_bytes(model_path.read_bytes())
+        assert sorted(layer.name for layer in load_weights(tmp_path / name)) == ["conv", "ip", "relu"]
+
+
+def test_load_snapshot_of_caffe_in_hdf5_finds_its_model_beside_it() -> None:
+    folder = Path(__file__).with_name("recorded")
+    snapshot = load_snapshot(folder / "snap_iter_5.solverstate.h5")
+    assert snapshot == Snapshot(
+        folder / "snap_iter_5.solverstate.h5", folder / "snap_iter_5.caffemodel.h5", None
+    )
+    assert (snapshot.read_state().iter, len(snapshot.read_weights())) == (5, 10)
 
 
 def test_load_weights_flipped_value_is_noticed(write: Write) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dtrain.core.errors import UserError
-from dtrain.core.snapshots import Manifest
+from dtrain.core.snapshots import Manifest, MonitorState, decode_manifest
 from dtrain.core.snapshots.checksum import FileRecord
 from dtrain.core.snapshots.manifest import read_manifest
 
@@ -45,7 +45,7 @@ def test_manifest_losses_without_a_number_pass_as_valid_json(path: Path, manifes
 
 def test_manifest_is_plain_json_with_its_version(path: Path) -> None:
     content = json.loads(path.read_text())
-    assert (content["version"], content["positions"]) == (1, {"digits": 640})
+    assert (content["version"], content["positions"]) == (2, {"digits": 640})
     assert content["files"] == {".caffemodel": {"num_bytes": 5, "checksum": "crc32/4MiB:00112233"}}
 
 
@@ -60,12 +60,38 @@ def test_read_manifest_any_cut_or_flipped_bit_is_noticed(
 
 
 def test_read_manifest_of_a_later_version_is_refused(path: Path) -> None:
-    body = path.read_bytes().replace(b'"version": 1', b'"version": 2').rsplit(b'  "checksum"', 1)[0]
-    path.write_bytes(body + f'  "checksum": "crc32:{zlib.crc32(body):08x}"\n}}\n'.encode())
+    write_body(
+        path, path.read_bytes().replace(b'"version": 2', b'"version": 3').rsplit(b'  "checksum"', 1)[0]
+    )
     with pytest.raises(
-        UserError, match="manifest's version must be 1, got 2; read it with the version of dtrain"
+        UserError, match="manifest's version must be at most 2, got 3; read it with the version of dtrain"
     ):
         read_manifest(path)
+
+
+def write_body(path: Path, body: bytes) -> None:
+    path.write_bytes(body + f'  "checksum": "crc32:{zlib.crc32(body):08x}"\n}}\n'.encode())
+
+
+def test_read_manifest_of_version_1_has_the_defaults_of_what_came_later(
+    path: Path, manifest: Manifest
+) -> None:
+    content = json.loads(path.read_text()) | {"version": 1}
+    for later in ("num_averaged", "monitor", "is_best", "is_due", "checksum"):
+        del content[later]
+    write_body(path, (json.dumps(content, indent=2).removesuffix("\n}") + ",\n").encode())
+    read = read_manifest(path)
+    assert read == replace(manifest, files=read.files, losses=(0.1, 1e-7))
+    assert (read.num_averaged, read.monitor, read.is_best, read.is_due) == (0, MonitorState(), False, True)
+
+
+@pytest.mark.parametrize("best", [None, 0.25, math.inf, -math.inf])
+def test_manifest_keeps_how_the_tests_came_out(path: Path, manifest: Manifest, best: float | None) -> None:
+    monitor = MonitorState(30, best, (10, 20), 1, 1, 2)
+    whole = replace(manifest, monitor=monitor, num_averaged=7, is_best=True, is_due=False)
+    path.write_bytes(whole.encode())
+    assert read_manifest(path) == whole
+    assert decode_manifest(whole.encode(), "x") == whole
 
 
 def test_read_manifest_missing_or_directory_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,10 @@ from dtrain.core.errors import UserError
 from dtrain.core.snapshots.message_file import (
     CAFFEMODEL,
     SOLVERSTATE,
+    check_kind,
     check_message_size,
+    contains_hdf5,
+    is_hdf5,
     kind_of,
     map_file,
     read_message,
@@ -57,7 +60,7 @@ def test_read_message_gives_the_whole_file_to_parse(tmp_path: Path) -> None:
         (
             b"\x89HDF\r\n\x1a\n....",
             CAFFEMODEL,
-            "file must be a binary .caffemodel, got HDF5; save it with snapshot_format: BINARYPROTO",
+            "file must be a binary .caffemodel, got HDF5",
         ),
         (
             b'name: "LeNet"',
@@ -75,6 +78,35 @@ def test_read_message_wrong_content_is_explained(
     with pytest.raises(UserError) as error:
         read_message(path, kind, bytes)
     assert str(error.value) == f"{path}: {sentence}"
+
+
+@pytest.mark.parametrize("found", [CAFFEMODEL, None])
+def test_check_kind_of_the_right_or_an_unknown_kind_passes(found: str | None) -> None:
+    check_kind("x", CAFFEMODEL, found)
+
+
+def test_check_kind_of_the_other_kind_says_what_to_do() -> None:
+    with pytest.raises(UserError, match="^x: file must be a .solverstate, got a .caffemodel; give the"):
+        check_kind("x", SOLVERSTATE, CAFFEMODEL)
+
+
+@pytest.mark.parametrize(
+    ("before", "found"), [(0, True), (512, True), (4096, True), (1, False), (511, False), (1536, False)]
+)
+def test_is_hdf5_finds_the_signature_where_hdf5_has_it(before: int, found: bool) -> None:
+    assert is_hdf5(memoryview(bytes(before) + b"\x89HDF\r\n\x1a\n" + bytes(20))) is found
+
+
+def test_contains_hdf5_of_files_and_of_none(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"\x89HDF\r\n\x1a\n")
+    (tmp_path / "y").write_bytes(b"\n\x01n")
+    (tmp_path / "empty").touch()
+    assert [contains_hdf5(tmp_path / name) for name in ("x", "y", "empty", "none")] == [
+        True,
+        False,
+        None,
+        None,
+    ]
 
 
 def test_map_file_missing_names_its_neighbours(tmp_path: Path) -> None:

@@ -19,10 +19,14 @@ from dtrain.core.tensor import ALIGNMENT_BYTES, aligned_zeros
 class Arena:
     """Contiguous float32 memory for the data and diffs of `params`, which move into it.
 
-    params: the learned ones, in the order of forward. num_extra: values appended behind the diffs.
+    params: the ones that get gradients, in the order of forward. num_extra: values appended behind the diffs.
+
+    data, diff, reduced (diff and the extra values) and extra are host arrays. An engine may hold newer values
+    elsewhere, so ask for them by the methods.
     """
 
     def __init__(self, params: Sequence[Param], num_extra: int = 0) -> None:
+        self.params = list(params)
         ready_order = list(reversed(params))
         step = ALIGNMENT_BYTES // np.dtype(np.float32).itemsize
         starts, count = [], 0
@@ -37,3 +41,21 @@ class Arena:
             end = start + param.blob.count
             param.blob.data_tensor.move_into(self.data[start:end])
             param.blob.diff_tensor.move_into(self.diff[start:end])
+
+    def update_data(self) -> NDArray[Any]:
+        """Return the data of all params for changing: the newest values, and the only ones from now on."""
+        for param in self.params:
+            param.blob.update_data()
+        return self.data
+
+    def update_reduced(self) -> NDArray[Any]:
+        """Return the diffs and the extra values for changing: the newest, and the only ones from now on."""
+        for param in self.params:
+            param.blob.update_diff()
+        return self.reduced
+
+    def clear(self) -> None:
+        """Set the diffs and the extra values to 0, wherever they are."""
+        for param in self.params:
+            param.blob.write_diff()
+        self.reduced[...] = 0

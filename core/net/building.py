@@ -8,6 +8,7 @@ from __future__ import annotations
 from dtrain.core.engines.engine import Engine
 from dtrain.core.graph.net_recipe import NetRecipe
 from dtrain.core.layers.layer import LayerContext
+from dtrain.core.net.debug_info import set_debug_info
 from dtrain.core.net.net import Net
 from dtrain.core.random_streams import RandomStreams
 from dtrain.data.loader import Deal
@@ -31,7 +32,8 @@ def build_net(
 
     deal: what its data layers deal to the ranks; by default whole batches in TEST and records in TRAIN. Where
     batches are dealt, what is random goes by the batch and not by the rank that runs it, so that the score is
-    the same on any number of ranks. communicator: for nets that all ranks run in step, batch by batch.
+    the same on any number of ranks. communicator: for nets that all ranks run in step, batch by batch. A net file
+    with debug_info gets it.
 
     Raises UserError with the mistakes of all layers.
     """
@@ -40,4 +42,6 @@ def build_net(
         deal = "batches" if phase == caffe_pb2.TEST else "records"
     random = RandomStreams(seed, shard.rank if deal == "records" else 0)
     context = LayerContext(phase, engine, random, shard, deal, recipe.document.path, communicator)
-    return Net(recipe, context, activity)
+    net = Net(recipe, context, activity)
+    set_debug_info(net, recipe.document.message.debug_info)
+    return net

@@ -7,6 +7,7 @@ Follows caffe's net.cpp. Params that are learned live in one arena (arena.py) on
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -25,6 +26,8 @@ from dtrain.core.net.callbacks import Callbacks
 from dtrain.core.net.params import Param, ParamTable
 from dtrain.data.errors import DataError
 from dtrain.dist.activity import Activity
+
+log = logging.getLogger(__name__)
 
 AUTOMATIC = "(automatic)"  # what the top of a loss that names none is called; as in Caffe it is no output
 
@@ -162,10 +165,12 @@ class Net:
     def share_params_with(self, other: Net) -> None:
         """Use the params of the layers of the same names in `other`. Raises UserError where shapes differ."""
         problems = Problems()
-        sources = other.params
+        sources = {layer.name: layer.blobs for layer in other.layers}
         for node, layer in zip(self.graph.nodes, self.layers, strict=True):
             source = sources.get(layer.name)
-            if source is None or not layer.blobs:
+            if source is None:
+                if layer.blobs:
+                    log.info('%s keeps params of its own: the net "%s" does not have it', node.title, other.name)
                 continue
             mine, theirs = [b.shape for b in layer.blobs], [b.shape for b in source]
             if mine != theirs:

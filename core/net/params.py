@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import Layer
+from dtrain.core.net.param_roles import is_bias, is_normalisation
 from dtrain.proto import caffe_pb2
 
 
 @dataclass
 class Param:
-    """A learnable blob with its owner. lr_mult and decay_mult None: nobody has set them yet (1)."""
+    """A learnable blob with its owner. lr_mult and decay_mult None: nobody has set them yet (1).
+
+    layer_name: of the owner. is_bias, is_normalisation: what the param is in the owner (param_roles.py).
+    """
 
     blob: Blob
     layer_index: int
@@ -26,6 +30,14 @@ class Param:
     lr_mult: float | None
     decay_mult: float | None
     is_statistic: bool = False
+    layer_name: str = ""
+    is_bias: bool = False
+    is_normalisation: bool = False
+
+    @property
+    def title(self) -> str:
+        """The name by which Caffe's log calls the param: that of its ParamSpec, or its place in the layer."""
+        return self.name or str(self.index)
 
     @property
     def learning_rate_multiplier(self) -> float:
@@ -47,12 +59,14 @@ class ParamTable:
         self.owners: list[Param] = []
         self._by_name: dict[str, Param] = {}
         self._of_layer: dict[tuple[int, int], Param] = {}
+        self._layers: dict[int, Layer] = {}
 
     def add_layer(self, layer_index: int, layer: Layer) -> None:
         """Enter the params of `layer`, making those of a known name share the owner's memory.
 
         Raises UserError for shapes that don't fit the owner's and for multipliers that contradict it.
         """
+        self._layers[layer_index] = layer
         specs = layer.param.param
         if len(specs) > len(layer.blobs):
             raise UserError(f"has {len(layer.blobs)} params, but {len(specs)} param {{ … }} blocks are given")
@@ -66,11 +80,34 @@ class ParamTable:
         """Return the (owning) param of a layer's blob."""
         return self._of_layer[layer_index, index]
 
+    @property
+    def with_gradients(self) -> list[Param]:
+        """The owners whose diffs backward makes: those that learn, and under force_backward the fixed ones too,
+        which then count in the norm of all gradients as in Caffe. Statistics have none.
+        """
+        wanted = {id(param) for (i, k), param in self._of_layer.items() if self._layers[i].wants_param(k)}
+        return [
+            param
+            for param in self.owners
+            if param.learning_rate_multiplier or (id(param) in wanted and not param.is_statistic)
+        ]
+
     def _own(self, layer_index: int, index: int, layer: Layer, spec: caffe_pb2.ParamSpec) -> Param:
         lr_mult = spec.lr_mult if spec.HasField("lr_mult") else None
         decay_mult = spec.decay_mult if spec.HasField("decay_mult") else None
         is_statistic = index < layer.num_statistics
-        param = Param(layer.blobs[index], layer_index, index, spec.name, lr_mult, decay_mult, is_statistic)
+        param = Param(
+            layer.blobs[index],
+            layer_index,
+            index,
+            spec.name,
+            lr_mult,
+            decay_mult,
+            is_statistic,
+            layer.name,
+            is_bias(layer.param, index, len(layer.blobs)),
+            is_normalisation(layer.param),
+        )
         self.owners.append(param)
         if spec.name:
             self._by_name[spec.name] = param

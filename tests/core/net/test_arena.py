@@ -5,7 +5,7 @@ import numpy as np
 from dtrain.core.blob import Blob
 from dtrain.core.net.arena import Arena
 from dtrain.core.net.params import Param
-from dtrain.core.tensor import ALIGNMENT_BYTES
+from dtrain.core.tensor import ALIGNMENT_BYTES, HostMemory
 
 
 def make_param(values: np.ndarray) -> Param:
@@ -57,6 +57,33 @@ def test_arena_extra_values_travel_behind_the_diffs() -> None:
     assert arena.reduced[-2:].tolist() == [7, 8]
     assert arena.reduced.size == arena.diff.size + 2
     assert np.shares_memory(arena.reduced, arena.diff)
+
+
+def test_arena_methods_give_the_newest_values_and_void_those_elsewhere() -> None:
+    elsewhere = HostMemory()  # as an engine's own memory would be
+    param = make_param(np.full(3, 1.0))
+    arena = Arena([param], num_extra=1)
+    for write, read, take, flat in (
+        (param.blob.write_data, param.blob.read_data, arena.update_data, arena.data),
+        (param.blob.write_diff, param.blob.read_diff, arena.update_reduced, arena.reduced),
+    ):
+        write(elsewhere)[...] = 5
+        assert take() is flat
+        assert (flat[:3] == 5).all()
+        flat[:3] = 6
+        assert (read(elsewhere) == 6).all()
+
+
+def test_arena_clear_sets_diffs_and_extra_values_to_0_wherever_they_are() -> None:
+    elsewhere = HostMemory()
+    param = make_param(np.full(3, 1.0))
+    arena = Arena([param], num_extra=1)
+    arena.extra[...] = 9
+    param.blob.write_diff(elsewhere)[...] = 5
+    arena.clear()
+    assert not arena.reduced.any()
+    assert not param.blob.read_diff(elsewhere).any()
+    assert (param.blob.data == 1).all()
 
 
 def test_arena_of_no_params_has_the_extra_values_alone() -> None:

@@ -45,6 +45,41 @@ def test_params_that_are_statistics_do_not_learn() -> None:
     assert trainable(net.learnable_params) == []
 
 
+SPECS = "param { lr_mult: 0 } param { lr_mult: 2 }"
+BATCH_NORM = 'layer { name: "bn" type: "BatchNorm" bottom: "a" top: "bn" }\n'
+LOSS = 'layer { name: "sum" type: "Eltwise" bottom: "c" bottom: "c" top: "sum" loss_weight: 1 }\n'
+
+
+@pytest.mark.parametrize(
+    ("force", "expected"),
+    [
+        ("", [("a", 1), ("c", 0), ("c", 1)]),
+        ("force_backward: true", [("a", 0), ("a", 1), ("c", 0), ("c", 1)]),  # statistics never
+    ],
+)
+def test_with_gradients_are_those_that_learn_and_under_force_the_fixed_ones(
+    force: str, expected: list[tuple[str, int]]
+) -> None:
+    net = make_net(f"{force} {HEAD}" + ip("a", params=SPECS) + BATCH_NORM + ip("c", "bn") + LOSS)
+    assert [(p.layer_name, p.index) for p in net.param_table.with_gradients] == expected
+
+
+def test_with_gradients_has_a_shared_param_once() -> None:
+    names = 'param { name: "w" }'
+    net = make_net(f"force_backward: true {HEAD}" + ip("a", params=names) + ip("c", params=names) + LOSS)
+    assert [(p.layer_name, p.title) for p in net.param_table.with_gradients] == [
+        ("a", "w"),
+        ("a", "1"),
+        ("c", "1"),
+    ]
+
+
+def test_params_know_their_roles() -> None:
+    net = make_net(HEAD + ip("a") + BATCH_NORM)
+    roles = [(p.layer_name, p.is_bias, p.is_normalisation) for p in net.learnable_params]
+    assert roles == [("a", False, False), ("a", True, False)] + [("bn", False, True)] * 3
+
+
 def test_params_of_one_name_are_one_blob_of_the_first_layer() -> None:
     names = 'param { name: "w" } param { name: "b" }'
     net = make_net(HEAD + ip("a", params=names) + ip("c", params=names))

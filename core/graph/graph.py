@@ -8,6 +8,7 @@ Follows caffe's net.cpp (Net::Init up to the layers' SetUp).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,9 +18,12 @@ from dtrain.core.graph.splits import insert_splits
 from dtrain.core.graph.state_rules import describe_state, is_included
 from dtrain.core.layers import LAYERS
 from dtrain.core.layers.layer import Arity, Layer
+from dtrain.core.layers.parts.fields import unknown_extensions, unread_messages
 from dtrain.core.names import nearest
 from dtrain.core.prototxt import Document
 from dtrain.proto import caffe_pb2
+
+log = logging.getLogger(__name__)
 
 MAX_BLOBS_LISTED = 12
 
@@ -69,6 +73,7 @@ def _included_nodes(
             is_in = is_included(layer, state)
             if is_in:
                 _check_layer(node)
+                _warn_of_unread(node)
         if is_in:
             nodes.append(node)
     return nodes
@@ -87,6 +92,9 @@ def _check_layer(node: Node) -> None:
     param = node.param
     layer_class = LAYERS[param.type]
     problems = Problems()
+    for name in unknown_extensions(param, layer_class):
+        known = ", ".join(layer_class.extensions) or "none"
+        problems.add(f"dtrain_param.{name} is nothing that {param.type} knows; known: {known}")
     _check_arity("bottoms", list(param.bottom), layer_class.bottoms, problems)
     if not (layer_class.is_loss and not param.top):  # a loss may leave its top out
         _check_arity("tops", list(param.top), layer_class.tops, problems)
@@ -100,6 +108,11 @@ def _check_layer(node: Node) -> None:
     if param.loss_weight and len(param.loss_weight) != num_tops:
         problems.add(f"loss_weight must be given once per top ({num_tops}), got {len(param.loss_weight)}")
     problems.raise_if_any()
+
+
+def _warn_of_unread(node: Node) -> None:
+    for name in unread_messages(node.param, layer_class_of(node)):
+        log.warning("%s: %s has no effect, %s does not read it", node.title, name, node.param.type)
 
 
 def _check_arity(what: str, names: list[str], arity: Arity, problems: Problems) -> None:

@@ -30,6 +30,7 @@ class BatchNorm(Layer):
     collective), backward (likewise) and the running sums, which are the same on all ranks.
     """
 
+    extensions = ("sync_statistics",)
     in_place = InPlace.YES
     num_statistics = 3
 

@@ -21,6 +21,8 @@ class FocalLoss(SoftmaxLossLayer):
     layer of this name in a fork of Caffe, but its gradient is exact, where the fork's holds for alpha 1 only.
     """
 
+    messages = ("focal_loss_param", "softmax_param", "loss_param")
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Check the params. Raises UserError for a power that does not exist, or for label_smoothing."""
         param = self.param.focal_loss_param
@@ -35,10 +37,6 @@ class FocalLoss(SoftmaxLossLayer):
             raise UserError(
                 f"focal_loss_param.alpha must be at least 1 if gamma is no whole number ({self.gamma:g}), since "
                 f"alpha - p would have no such power below 0, got {self.alpha:g}"
-            )
-        if self.param.dtrain_param.label_smoothing:
-            raise UserError(
-                "dtrain_param.label_smoothing must be left out, FocalLoss has none; SoftmaxWithLoss does"
             )
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

@@ -26,6 +26,8 @@ class InfogainLoss(SoftmaxLossLayer):
     Follows caffe's infogain_loss_layer.cpp.
     """
 
+    messages = ("infogain_loss_param", "softmax_param", "loss_param")
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Read H, if it is a file. Raises UserError if there is neither a file nor a third bottom."""
         if self.param.loss_param.HasField("normalize"):

@@ -73,7 +73,9 @@ class Layer(ABC):
     The class attributes are the layer's row in the catalogue: the numbers of bottoms and tops, whether it is a
     loss (its first top then has weight 1 and a missing top is made up), whether it may work in place, which
     bottoms can't be given a gradient, which params are running statistics that ranks average, and whether
-    reshape is called before each forward though no bottom's shape has changed.
+    reshape is called before each forward though no bottom's shape has changed. messages: the fields of
+    LayerParameter that it reads; None: the one that is named after the type, if there is one. extensions: the fields
+    of dtrain_param that it knows.
     """
 
     bottoms: ClassVar[Arity] = Arity(1, 1)
@@ -85,6 +87,8 @@ class Layer(ABC):
     has_backward: ClassVar[bool] = True
     num_statistics: ClassVar[int] = 0  # the first so many params are statistics, not learned
     reshapes_each_pass: ClassVar[bool] = False
+    messages: ClassVar[tuple[str, ...] | None] = None
+    extensions: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, param: caffe_pb2.LayerParameter, context: LayerContext) -> None:
         self.param = param

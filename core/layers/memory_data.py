@@ -26,6 +26,7 @@ class MemoryData(Layer):
     position: how many rows have been read since then. Follows caffe's memory_data_layer.cpp.
     """
 
+    messages = ("memory_data_param", "transform_param")
     bottoms = Arity(0, 0)
     tops = Arity(2, 2)
     has_backward = False

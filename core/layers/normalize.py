@@ -24,6 +24,7 @@ class Normalize(Layer):
     and a scale of 0 gets its own, where SSD's divides by it.
     """
 
+    messages = ("norm_param",)
     in_place = InPlace.YES
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

@@ -23,6 +23,7 @@ class SigmoidCrossEntropyLoss(LossLayer):
     sigmoid_cross_entropy_loss_layer.cpp.
     """
 
+    messages = ("sigmoid_param", "loss_param")
     no_gradient_bottoms = (1,)
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:

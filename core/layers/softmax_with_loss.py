@@ -19,6 +19,8 @@ class SoftmaxWithLoss(SoftmaxLossLayer):
     in its gradient.
     """
 
+    extensions = ("class_weight", "label_smoothing")
+
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Compute the loss. Raises UserError for a label that is no class."""
         p = self.read(bottom)

@@ -34,6 +34,8 @@ class SoftmaxLossLayer(LossLayer):
     counts places.
     """
 
+    messages = ("softmax_param", "loss_param")
+    extensions = ("class_weight",)
     bottoms = Arity(2, 3)
     tops = Arity(1, 2)
     no_gradient_bottoms = (1, 2)

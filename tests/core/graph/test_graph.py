@@ -215,3 +215,23 @@ def test_build_graph_of_a_blob_changed_in_place_after_another_has_read_it_is_ref
         'net.prototxt:4: layer "over": top "x" can\'t be in place, since layer "before" reads the blob as it was '
         "before; give it another name",
     )
+
+
+def test_graph_warns_of_a_message_that_the_type_does_not_read(caplog: pytest.LogCaptureFixture) -> None:
+    make_graph(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 } } pooling_param { stride: 2 } }'
+    )
+    assert caplog.messages == [
+        'net.prototxt:1: layer "x": pooling_param has no effect, Input does not read it'
+    ]
+
+
+def test_graph_refuses_an_extension_that_the_type_does_not_know() -> None:
+    with pytest.raises(UserError) as caught:
+        make_graph(
+            'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 } } '
+            "dtrain_param { shuffle: true } }"
+        )
+    assert str(caught.value) == (
+        'net.prototxt:1: layer "x": dtrain_param.shuffle is nothing that Input knows; known: none'
+    )

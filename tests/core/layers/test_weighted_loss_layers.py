@@ -204,11 +204,6 @@ MISTAKES = [
         "no such power below 0, got 0.5",
     ),
     (
-        focal_loss("dtrain_param { label_smoothing: 0.1 }"),
-        ((2, 4), [0, 1]),
-        "dtrain_param.label_smoothing must be left out, FocalLoss has none; SoftmaxWithLoss does",
-    ),
-    (
         focal_loss(),
         ((2, 4), [0, 4]),
         "labels must be 0 to 3 (the scores have 4 classes), got 4",

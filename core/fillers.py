@@ -54,9 +54,15 @@ def fill_uniform(values: Values, param: caffe_pb2.FillerParameter, random: np.ra
 @FILLERS.register("gaussian")
 def fill_gaussian(values: Values, param: caffe_pb2.FillerParameter, random: np.random.Generator) -> None:
     """Fill from N(mean, std²); with sparse ≥ 0 a value is kept with probability sparse / shape[0], else 0."""
+    num_items = _num_items(values)
+    if param.sparse > num_items:
+        raise UserError(
+            f'filler "gaussian": sparse must be at most {num_items}, the first length of {values.shape}, '
+            f"got {param.sparse}"
+        )
     values[...] = random.normal(param.mean, param.std, values.shape)
     if param.sparse >= 0:
-        values *= random.random(values.shape) < param.sparse / values.shape[0]
+        values *= random.random(values.shape) < param.sparse / num_items
 
 
 @FILLERS.register("positive_unitball")
@@ -64,7 +70,8 @@ def fill_positive_unitball(
     values: Values, param: caffe_pb2.FillerParameter, random: np.random.Generator
 ) -> None:
     """Fill from U[0, 1), then divide each item (axis 0) by its sum."""
-    drawn = random.random((values.shape[0], values.size // values.shape[0]))
+    num_items = _num_items(values)
+    drawn = random.random((num_items, values.size // num_items))
     values[...] = (drawn / drawn.sum(axis=1, keepdims=True)).reshape(values.shape)
 
 
@@ -93,6 +100,11 @@ def fill_bilinear(values: Values, param: caffe_pb2.FillerParameter, random: np.r
     centre = (size - 1) / (2.0 * factor)
     weights = 1 - np.abs(np.arange(size) / factor - centre)
     values[...] = np.outer(weights, weights)
+
+
+def _num_items(values: Values) -> int:
+    """Return the length of axis 0; a scalar is one item."""
+    return values.shape[0] if values.ndim else 1
 
 
 def fan(shape: tuple[int, ...], norm: int) -> float:

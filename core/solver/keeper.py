@@ -11,7 +11,8 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
@@ -19,7 +20,18 @@ from numpy.typing import NDArray
 from dtrain.core.errors import UserError
 from dtrain.core.net.net import Net
 from dtrain.core.net.weights import copy_weights, layer_records
-from dtrain.core.snapshots import BackgroundWriter, Manifest, SnapshotStore, load_snapshot
+from dtrain.core.snapshots import (
+    BackgroundWriter,
+    LayerRecord,
+    Manifest,
+    MonitorState,
+    SnapshotStore,
+    decode_manifest,
+    load_snapshot,
+)
+from dtrain.core.solver.recipe import Recipe, snapshot_format
+from dtrain.core.solver.retention import Retention
+from dtrain.core.solver.weight_average import WeightAverage
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.guard import together
 from dtrain.proto import caffe_pb2
@@ -44,34 +56,97 @@ class Restored:
     """What a snapshot said beside the arrays. manifest: None where Caffe wrote it."""
 
     iteration: int
+    current_step: int
     manifest: Manifest | None
 
 
-class Keeper:
-    """Writes and reads the snapshots in `store`. All calls are collective but poll and finish."""
+def make_keeper(
+    recipe: Recipe, net: Net, history: Sequence[Array], average: WeightAverage, communicator: Communicator
+) -> Keeper:
+    """Return the keeper of the snapshots that `recipe` asks for."""
+    solver = recipe.solver
+    store = SnapshotStore(snapshot_prefix(solver, recipe.path), snapshot_format(solver))
+    retention = Retention(solver.dtrain_param.keep_best, solver.dtrain_param.keep_last)
+    return Keeper(store, net, history, average, retention, communicator)
 
-    def __init__(self, store: SnapshotStore, communicator: Communicator) -> None:
+
+class Keeper:
+    """Writes and reads the snapshots of `net` in `store`. All calls are collective but poll and finish.
+
+    history: the update rule's arrays. average: the weights' averages. retention: which snapshots stay.
+    """
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        net: Net,
+        history: Sequence[Array],
+        average: WeightAverage,
+        retention: Retention,
+        communicator: Communicator,
+    ) -> None:
         self.store = store
+        self._net = net
+        self._history = history
+        self._average = average
+        self._retention = retention
         self._communicator = communicator
         self._writer = BackgroundWriter()
+        self._newest_own: int | None = None  # the iteration of the snapshot that this run wrote, or is from
 
     def probe(self) -> None:
         """Find out before training whether snapshots can be written. Raises UserError."""
-        self._on_rank_0(self.store.probe)
 
-    def write(self, net: Net, history: Sequence[Array], manifest: Manifest, with_diff: bool = False) -> str:
+        def check() -> None:
+            self.store.check(self._net.name, layer_records(self._net), self._history)
+            self.store.probe()
+
+        self._on_rank_0(check)
+
+    def write(self, manifest: Manifest, with_diff: bool = False) -> str:
         """Write a snapshot of now in the background and return the path of its .solverstate.
 
         What went wrong with the one before is raised here on rank 0, as UserError.
         """
-        path = os.fspath(self.store.state_path(manifest.iteration))
+        iteration = manifest.iteration
+        path = os.fspath(self.store.state_path(iteration))
         if self._communicator.rank == 0:
-            log.info("Snapshotting to binary proto file %s", self.store.model_path(manifest.iteration))
-            log.info("Snapshotting solver state to binary proto file %s", path)
-            records = layer_records(net, with_diff, copy=True)
-            copies = [array.copy() for array in history]
-            self._writer.submit(lambda: self.store.write(net.name, records, copies, manifest))
+            words = self.store.format.words
+            log.info("Snapshotting to %s %s", words, self.store.model_path(iteration))
+            log.info("Snapshotting solver state to %s %s", words, path)
+            records = layer_records(self._net, with_diff, copy=True)
+            averages = self._averaged_records()
+            history = [array.copy() for array in self._history]
+            self._submit(
+                lambda: self.store.write(self._net.name, records, history, manifest, averages),
+                iteration,
+                manifest.monitor,
+            )
+        self._newest_own = iteration
         return path
+
+    def mark_best(self, iteration: int, monitor: MonitorState) -> bool:
+        """Mark this run's snapshot of `iteration` as the best; return False if it has none of that iteration."""
+        if self._newest_own != iteration:
+            return False
+        if self._communicator.rank == 0:
+            self._submit(lambda: self.store.mark_best(iteration, monitor), iteration, monitor)
+        return True
+
+    def _submit(self, write: Callable[[], object], iteration: int, monitor: MonitorState) -> None:
+        """Let the writer's thread `write`, and then remove what is not kept any more."""
+
+        def act() -> None:
+            write()
+            self._retention.apply(self.store, iteration, monitor.best_iterations)
+
+        self._writer.submit(act)
+
+    def _averaged_records(self) -> list[LayerRecord]:
+        if not self._average.num_updates:
+            return []
+        with self._average.shown():
+            return layer_records(self._net, copy=True)
 
     def poll(self) -> None:
         """Raise UserError if the snapshot under way has failed by now. Not collective; waits for nothing."""
@@ -86,19 +161,51 @@ class Keeper:
         found = self._on_rank_0(self.store.newest)
         return self._share_text(os.fspath(found.state_path) if found else "") or None
 
-    def read(self, path: str, net: Net, history: Sequence[Array]) -> Restored:
-        """Read the snapshot `path` (.solverstate): into the params of `net` on rank 0, which the caller
-        broadcasts, and into `history` on every rank.
+    def read(self, path: str) -> Restored:
+        """Read the snapshot `path` (.solverstate): into the params of the net on rank 0, which the caller
+        broadcasts, and into the history and the averages on every rank.
 
         Raises UserError for a file that is damaged, of another kind or of another net; nothing has changed then.
         """
-        restored = self._on_rank_0(lambda: _read(path, net, history))
+        restored = self._on_rank_0(lambda: self._read(path))
         restored = _from_text(self._share_text(_to_text(restored) if restored else ""))
-        for array in history:
+        for array in self._history:
             self._communicator.broadcast(array)
+        self._share_averages(path, restored.manifest)
+        is_own = restored.manifest and Path(path) == self.store.state_path(restored.iteration)
+        self._newest_own = restored.iteration if is_own else None
         whose = "" if restored.manifest else ", written by Caffe"
         log.info("Restored %s: iteration %d%s", path, restored.iteration, whose)
         return restored
+
+    def _read(self, path: str) -> Restored:
+        self.finish()  # the snapshot may be the one under way
+        snapshot = load_snapshot(path)
+        state = snapshot.read_state()
+        if [array.size for array in state.history] != [array.size for array in self._history]:
+            sizes = " of other sizes" if len(state.history) == len(self._history) else ""
+            raise UserError(
+                f"{path}: history must hold {len(self._history)} arrays that fit the params of this net, got "
+                f"{len(state.history)}{sizes}; it is of another net or solver type"
+            )
+        # Checked before anything is written: the first copy raises where the weights are of another net.
+        if self._average.is_on and snapshot.averages_path:
+            self._average.read(self._net, snapshot.read_averages(), os.fspath(snapshot.averages_path))
+        if snapshot.model_path is not None:
+            copy_weights(self._net, snapshot.read_weights(), os.fspath(snapshot.model_path))
+        for mine, kept in zip(self._history, state.history, strict=True):
+            mine[...] = kept.reshape(mine.shape)
+        return Restored(state.iter, state.current_step, snapshot.manifest)
+
+    def _share_averages(self, path: str, manifest: Manifest | None) -> None:
+        num_averaged = manifest.num_averaged if manifest else 0
+        if self._average.is_on and num_averaged:
+            self._average.broadcast(num_averaged, self._communicator)
+        elif self._average.is_on:
+            self._average.forget()
+            log.info("%s has no averaged weights: averages begin with the next update", path)
+        elif num_averaged:
+            log.info("The averaged weights of %s are left, since the solver has no ema_decay", path)
 
     def _on_rank_0(self, action: Callable[[], T]) -> T | None:
         """Run `action` on rank 0; its UserError is raised there, and every other rank learns of it."""
@@ -110,31 +217,12 @@ class Keeper:
         return self._communicator.all_gather_bytes(text.encode())[0].decode()
 
 
-def _read(path: str, net: Net, history: Sequence[Array]) -> Restored:
-    snapshot = load_snapshot(path)
-    state = snapshot.read_state()
-    if [array.size for array in state.history] != [array.size for array in history]:
-        sizes = " of other sizes" if len(state.history) == len(history) else ""
-        raise UserError(
-            f"{path}: history must hold {len(history)} arrays that fit the params of this net, got "
-            f"{len(state.history)}{sizes}; it is of another net or solver type"
-        )
-    # Checked before anything is written: this first copy raises where the weights are of another net.
-    if snapshot.model_path is not None:
-        copy_weights(net, snapshot.read_weights(), os.fspath(snapshot.model_path))
-    for mine, kept in zip(history, state.history, strict=True):
-        mine[...] = kept.reshape(mine.shape)
-    return Restored(state.iter, snapshot.manifest)
-
-
 def _to_text(restored: Restored) -> str:
-    manifest = asdict(replace(restored.manifest, files={})) if restored.manifest else None
-    return json.dumps({"iteration": restored.iteration, "manifest": manifest})
+    manifest = restored.manifest.encode().decode() if restored.manifest else None
+    return json.dumps([restored.iteration, restored.current_step, manifest])
 
 
 def _from_text(text: str) -> Restored:
-    content = json.loads(text)
-    manifest = content["manifest"]
-    if manifest is not None:
-        manifest = Manifest(**(manifest | {"losses": tuple(manifest["losses"])}))
-    return Restored(content["iteration"], manifest)
+    iteration, current_step, manifest = json.loads(text)
+    decoded = None if manifest is None else decode_manifest(manifest.encode(), "the snapshot")
+    return Restored(iteration, current_step, decoded)

@@ -10,6 +10,7 @@ import numpy as np
 
 from dtrain.core.net.arena import Arena
 from dtrain.core.net.params import Param
+from dtrain.core.solver.loss_window import LossWindow
 from dtrain.core.solver.recipe import Recipe
 from dtrain.dist.communicator import Communicator
 
@@ -33,9 +34,10 @@ def digest_of(recipe: Recipe) -> bytes:
 
 def broadcast_params(params: Sequence[Param], arena: Arena, communicator: Communicator) -> None:
     """Give every rank the values that `params` have on rank 0: those in `arena` in one go, then the others."""
-    communicator.broadcast(arena.data)
+    communicator.broadcast(arena.update_data())
+    in_arena = {id(param) for param in arena.params}
     for param in params:
-        if not param.learning_rate_multiplier:
+        if id(param) not in in_arena:
             communicator.broadcast(param.blob.data)
 
 
@@ -48,6 +50,11 @@ def average_statistics(params: Sequence[Param], communicator: Communicator) -> N
             values = param.blob.data
             communicator.all_reduce(values)
             values /= communicator.world_size
+
+
+def average_losses(losses: LossWindow, communicator: Communicator) -> None:
+    """Set the window of losses, which each rank has of its own batches, to the mean over all ranks."""
+    losses.restart(mean_over_ranks(np.array(losses.losses), communicator))
 
 
 def mean_over_ranks(values: np.ndarray, communicator: Communicator) -> np.ndarray:

@@ -15,7 +15,7 @@ from dtrain.core.graph.upgrade import NetDocument, SolverDocument, upgrade_net, 
 from dtrain.core.paths import resolve
 from dtrain.core.prototxt import read_text
 from dtrain.core.snapshots.formats import SnapshotFormat, format_named
-from dtrain.core.solver.updater import check_update
+from dtrain.core.solver.field_rules import find_mistakes
 from dtrain.proto import caffe_pb2
 
 
@@ -29,6 +29,12 @@ class Recipe:
     train: NetRecipe
     tests: tuple[NetRecipe, ...]
 
+    @property
+    def weights(self) -> list[str]:
+        """The files that the solver file names to start from: repeated, or separated by commas."""
+        paths = [path.strip() for text in self.solver.weights for path in text.split(",")]
+        return [resolve(path, self.path) for path in paths if path]
+
 
 @dataclass(frozen=True)
 class _NetChoice:
@@ -41,13 +47,22 @@ class _NetChoice:
     state: caffe_pb2.NetState
 
 
-def read_recipe(path: str, *, level: int | None = None, stages: Sequence[str] | None = None) -> Recipe:
-    """Read the solver file at `path` and its nets. level and stages come from the command line.
+def read_recipe(
+    path: str,
+    *,
+    level: int | None = None,
+    stages: Sequence[str] | None = None,
+    solver_type: str | None = None,
+) -> Recipe:
+    """Read the solver file at `path` and its nets. level and stages come from the command line; solver_type, if
+    given, counts more than the file's type.
 
     Raises UserError with every mistake in any of the files.
     """
     document = upgrade_solver(read_text(path, caffe_pb2.SolverParameter))
     solver = document.message
+    if solver_type is not None:
+        solver.type = solver_type
     problems = Problems()
     _check_solver(document, problems)
     choices = _NetChoices(document, problems)
@@ -84,9 +99,9 @@ def _check_solver(document: SolverDocument, problems: Problems) -> None:
         problems.add(f"{document.path}: {field} must be given")
     if solver.test_iter and not solver.test_interval:
         problems.add(f"{document.where('test_iter', 0)}: test_iter needs a test_interval, got none")
-    for field, problem in check_update(solver):
+    for field, problem in find_mistakes(solver):
         if field not in missing:
-            problems.add(f"{document.where(field)}: {problem}")
+            problems.add(f"{document.where(*field.split('.'))}: {problem}")
     with problems.collected(f"{document.where('snapshot_format')}: "):
         snapshot_format(solver)
 

@@ -11,39 +11,37 @@ the gradients, so that all ranks do it after the same iteration.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any, Protocol
-
-import numpy as np
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from dtrain.core.engines import Engine
-from dtrain.core.errors import Problems, UserError
-from dtrain.core.graph.net_recipe import NetRecipe
+from dtrain.core.errors import UserError
 from dtrain.core.net.arena import Arena
-from dtrain.core.net.building import build_net
-from dtrain.core.net.net import Net
-from dtrain.core.net.params import trainable
+from dtrain.core.net.debug_info import set_debug_info
 from dtrain.core.net.scores import Score
-from dtrain.core.net.weights import copy_weights
-from dtrain.core.snapshots import SnapshotStore, load_weights
+from dtrain.core.snapshots import Manifest
 from dtrain.core.solver.display import Display
-from dtrain.core.solver.keeper import Keeper, snapshot_prefix
+from dtrain.core.solver.keeper import make_keeper
 from dtrain.core.solver.lockstep import (
     agree_on_seed,
+    average_losses,
     average_statistics,
     broadcast_params,
     digest_of,
-    mean_over_ranks,
 )
 from dtrain.core.solver.loss_window import LossWindow
-from dtrain.core.solver.lr_policies import multistep_index
+from dtrain.core.solver.monitor import Monitor
+from dtrain.core.solver.nets import load_into, make_nets
+from dtrain.core.solver.notes import log_notes
+from dtrain.core.solver.observer import Observer
 from dtrain.core.solver.place import describe_place, epochs_done, go_to_iteration, go_to_place
-from dtrain.core.solver.recipe import Recipe, snapshot_format
+from dtrain.core.solver.recipe import Recipe
+from dtrain.core.solver.requests import NUM_REQUESTS, SNAPSHOT, STOP, Requests
 from dtrain.core.solver.testing import Tester
 from dtrain.core.solver.updater import Updater
+from dtrain.core.solver.weight_average import WeightAverage
 from dtrain.data.errors import DataError
-from dtrain.data.loader import Deal
-from dtrain.data.sampler import Shard
 from dtrain.dist.activity import Activity
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.guard import agree, together
@@ -51,34 +49,15 @@ from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)
 
-STOP, SNAPSHOT = 0, 1  # the places of the requests in the arena's extra values
-
-
-class Observer(Protocol):
-    """Who is told how a run goes (the progress line, say). Calls come on every rank."""
-
-    def on_start(self, solver: Solver) -> None:
-        """Training is about to begin (or to go on)."""
-
-    def on_iteration(self, solver: Solver) -> None:
-        """An iteration is done; solver.iter counts it already."""
-
-    def on_test(self, solver: Solver, net_index: int, scores: Sequence[Score]) -> None:
-        """A test net has been run."""
-
-    def on_snapshot(self, solver: Solver, path: str) -> None:
-        """A snapshot is being written."""
-
-    def on_end(self, solver: Solver) -> None:
-        """Training has ended."""
-
 
 class Solver:
     """Trains the net of `recipe` on this rank.
 
     iter: the number of updates done. net, test_nets: the nets, whose params are shared. losses: the window of
     the smoothed loss on this rank. stopped_early: whether a request ended the run. seed: random_seed, or one
-    that rank 0 drew. activity: what this rank is doing, kept up to date for the line of a failure.
+    that rank 0 drew. activity: what this rank is doing, kept up to date for the line of a failure. callbacks:
+    pairs of functions to be called before an iteration's first forward, and once its gradients are there, on
+    this rank alone.
 
     Making one is collective: nets are built on all ranks, compared, and the params of rank 0 broadcast.
     Raises UserError (or DataError) on one rank; on several, dist's AgreedFailure on all if any has one.
@@ -99,48 +78,32 @@ class Solver:
         self.communicator = communicator
         self.observers = observers
         self.activity = activity if activity is not None else Activity()
+        self.callbacks: list[tuple[Callable[[], object], Callable[[], object]]] = []
         self.iter = 0
         self.stopped_early = False
         self.losses = LossWindow(self.param.average_loss)
-        self._requests = np.zeros(2, np.float32)
+        self._requests = Requests()
         self.activity.doing = "building the nets"
         self.seed = agree_on_seed(self.param.random_seed, communicator)
         agree(communicator, "net and solver", digest_of(recipe))
         together(communicator, self._build, (UserError, DataError))
         self.broadcast_params()
+        log_notes(recipe)
 
     def _build(self) -> None:
-        self.net, *self.test_nets = self._make_nets()
-        self.arena = Arena(trainable(self.net.learnable_params), num_extra=len(self._requests))
-        for test_net in self.test_nets:
-            test_net.share_params_with(self.net)
-        self.tester = Tester(self.test_nets, self.param, self.communicator)
-        self.display = Display(self.net, self.communicator, self.param.display)
-        self.updater = Updater(self.param, self.net.learnable_params, self.arena)
-        prefix = snapshot_prefix(self.param, self.recipe.path)
-        self.keeper = Keeper(SnapshotStore(prefix, snapshot_format(self.param)), self.communicator)
-
-    def _make_nets(self) -> list[Net]:
-        """Return train and test nets. Raises UserError with the mistakes of all of them."""
-        shard = Shard(self.communicator.rank, self.communicator.world_size)
-        test_shard = Shard(0, 1) if self.param.dtrain_param.test_on_rank_0 else shard
-        plans: list[tuple[NetRecipe, Deal, Shard]] = [(self.recipe.train, "records", shard)]
-        plans += [(test, "batches", test_shard) for test in self.recipe.tests]
-        problems, nets = Problems(), []
-        for recipe, deal, share in plans:
-            with problems.collected():
-                net = build_net(
-                    recipe,
-                    self.engine,
-                    share,
-                    seed=self.seed,
-                    deal=deal,
-                    activity=self.activity,
-                    communicator=self.communicator if deal == "records" else None,
-                )
-                nets.append(net)
-        problems.raise_if_any()
-        return nets
+        param, recipe, communicator = self.param, self.recipe, self.communicator
+        self.net, self.test_nets = make_nets(recipe, self.engine, communicator, self.seed, self.activity)
+        self.arena = Arena(self.net.param_table.with_gradients, num_extra=NUM_REQUESTS)
+        self.updater = Updater(param, self.net.learnable_params, self.arena)
+        self.average = WeightAverage(self.arena, param.dtrain_param.ema_decay)
+        self.tester = Tester(self.test_nets, param, communicator)
+        where = recipe.document.where("dtrain_param", "monitor", "output")
+        self.monitor = Monitor(param, self.test_nets, communicator, where)
+        self.display = Display(self.net, communicator, param.display)
+        self.keeper = make_keeper(recipe, self.net, self.updater.history, self.average, communicator)
+        self._set_debug_info(False)  # whatever the net's own file says
+        for net in self.test_nets:
+            set_debug_info(net, param.debug_info and communicator.rank == 0)
 
     # -- the state of the run -------------------------------------------------------------------------------
 
@@ -161,8 +124,8 @@ class Solver:
 
     @property
     def current_step(self) -> int:
-        """How many stepvalues of the multistep policy have been reached."""
-        return multistep_index(self.param, self.iter) if self.param.lr_policy == "multistep" else 0
+        """How many steps the policies multistep and plateau have gone down."""
+        return self.updater.current_step(self.iter)
 
     @property
     def epoch(self) -> int:
@@ -172,14 +135,14 @@ class Solver:
     # -- running --------------------------------------------------------------------------------------------
 
     def solve(self) -> None:
-        """Train until max_iter or until a stop is requested; test, display and snapshot on the way. Collective."""
+        """Train to max_iter, to a stop or until the monitor gives up; test, show and snapshot. Collective."""
         self.stopped_early = False
-        if self.param.snapshot or self.param.snapshot_after_train:
+        if self.param.snapshot or self.param.snapshot_after_train or self.param.dtrain_param.keep_best:
             self.keeper.probe()
         log.info("Solving %s", self.net.name)
         log.info("Learning Rate Policy: %s", self.param.lr_policy)
         self._tell("on_start")
-        self._run(self.max_iter - self.iter)
+        self._run(self.max_iter - self.iter, may_give_up=True)
         self._finish()
         self._tell("on_end")
 
@@ -190,80 +153,116 @@ class Solver:
 
     def request_stop(self) -> None:
         """Ask all ranks to stop after the iteration under way. Not collective; safe in a signal handler."""
-        self._requests[STOP] = 1
+        self._requests.ask(STOP)
 
     def request_snapshot(self) -> None:
         """Ask for a snapshot after the iteration under way. Not collective; safe in a signal handler."""
-        self._requests[SNAPSHOT] = 1
+        self._requests.ask(SNAPSHOT)
 
-    def _run(self, num_iterations: int) -> None:
+    def _run(self, num_iterations: int, may_give_up: bool = False) -> None:
         self.display.start_lap(self.iter)
         for layer in self.net.reading_layers:
             if not layer.started:
                 layer.start(self.iter * self.param.iter_size * layer.records_per_pass)
         end = self.iter + num_iterations
         while self.iter < end and not self.stopped_early:
+            self.activity.iteration = self.iter
+            if self.tester.is_due(self.iter) and (self.iter > 0 or self.param.test_initialization):
+                self._test()
+            if may_give_up and self.monitor.has_given_up:
+                break
             self._iterate()
 
     def _iterate(self) -> None:
-        self.activity.iteration = self.iter
-        if self.tester.is_due(self.iter) and (self.iter > 0 or self.param.test_initialization):
-            self.test_all()
+        shown = self.display.is_due(self.iter)
+        if self.param.debug_info:
+            self._set_debug_info(shown)
         self._forward_backward()
-        if self.display.is_due(self.iter):
+        if shown:
             self.display.show(self.iter, self.smoothed_loss, self.learning_rate)
-        self._all_reduce()
-        self.activity.doing = "updating the params"
-        self.updater.apply(self.iter, self.communicator.world_size)
-        self.iter += 1
+        for _, on_gradients_ready in self.callbacks:
+            on_gradients_ready()
+        self.apply_update()
         self._tell("on_iteration")
         self._handle_requests()
 
     def _forward_backward(self) -> None:
-        self.arena.reduced[...] = 0
+        self.arena.clear()
+        for on_start, _ in self.callbacks:
+            on_start()
         loss = 0.0
         for _ in range(self.param.iter_size):
             loss += self.net.forward()
             self.net.backward()
         self.losses.add(loss / self.param.iter_size)
 
+    def apply_update(self) -> None:
+        """Sum the diffs over all ranks, update the params by them and count the iteration. Collective."""
+        self._all_reduce()
+        self.activity.doing = "updating the params"
+        self.updater.apply(self.iter, self.communicator.world_size)
+        self.average.enter()
+        self.iter += 1
+
     def _all_reduce(self) -> None:
         self.activity.doing = "summing the gradients over all ranks"
-        asked = self._requests.copy()
-        self._requests -= asked  # what a signal asks for meanwhile stays for the next iteration
-        self.arena.extra[...] = asked
-        self.communicator.all_reduce(self.arena.reduced)
+        reduced = self.arena.update_reduced()
+        self._requests.send(self.arena.extra)
+        self.communicator.all_reduce(reduced)
 
     def _handle_requests(self) -> None:
         """Do what any rank was asked for; every rank sees the same sums, hence does the same."""
         self.keeper.poll()
-        if self.arena.extra[STOP]:
-            self.stopped_early = True
-        due = self.param.snapshot and self.iter % self.param.snapshot == 0
-        if due or self.arena.extra[SNAPSHOT]:
+        self.stopped_early |= bool(self.arena.extra[STOP])
+        if self._snapshot_is_due() or self.arena.extra[SNAPSHOT]:
             self.snapshot()
+
+    def _snapshot_is_due(self) -> bool:
+        return self.param.snapshot > 0 and self.iter % self.param.snapshot == 0
+
+    def _set_debug_info(self, on: bool) -> None:
+        """Let rank 0 log the sizes of its values in the iteration to come, as Caffe does where it displays."""
+        self.updater.debug_info = on and self.communicator.rank == 0
+        set_debug_info(self.net, self.updater.debug_info)
 
     def _finish(self) -> None:
         """End a run as Caffe does: snapshot, then the last loss and the last test."""
         self.activity.iteration = self.iter
-        due = self.param.snapshot and self.iter % self.param.snapshot == 0
-        if self.param.snapshot_after_train and not due:
+        if self.param.snapshot_after_train and not self._snapshot_is_due():
             self.snapshot()
         self.keeper.finish()
         if self.stopped_early:
             log.info("Optimization stopped early.")
             return
+        # The last loss reads a batch that a resumed run must read too: the place to keep is the one before.
+        place = self._describe() if self.param.dtrain_param.keep_best else None
         if self.display.is_due(self.iter):
             self.losses.add(self.net.forward())
             self.display.show_loss(self.iter, self.smoothed_loss)
-        if self.tester.is_due(self.iter):
-            self.test_all()
+        if self.monitor.has_given_up:
+            log.info("Ending at iteration %d: %s", self.iter, self.monitor.describe())
+        elif self.tester.is_due(self.iter):
+            self._test(place)
+        self.keeper.finish()
         log.info("Optimization Done.")
 
     def test_all(self) -> list[list[Score]]:
-        """Run every test net over its test_iter batches and return the scores. Collective."""
+        """Run every test net over its test_iter batches and return the scores. Collective.
+
+        With ema_decay the nets have the averaged weights meanwhile.
+        """
         average_statistics(self.net.learnable_params, self.communicator)
-        return self.tester.run_all(self.iter, lambda index, scores: self._tell("on_test", index, scores))
+        with self.average.shown():
+            return self.tester.run_all(self.iter, lambda index, scores: self._tell("on_test", index, scores))
+
+    def _test(self, place: Manifest | None = None) -> None:
+        """Run the test that is due; keep the weights if it is the best so far. place: as for _write_snapshot."""
+        is_best = self.monitor.enter(self.iter, self.test_all())
+        self.updater.num_reductions = self.monitor.state.num_reductions
+        to_keep = is_best and self.param.dtrain_param.keep_best
+        if to_keep and not self.keeper.mark_best(self.iter, self.monitor.state):
+            place = replace(place or self._describe(), monitor=self.monitor.state, is_best=True, is_due=False)
+            self._write_snapshot(place)
 
     # -- params, weights and snapshots ------------------------------------------------------------------------
 
@@ -274,21 +273,17 @@ class Solver:
     def load_weights(self, paths: Sequence[str]) -> None:
         """Start from the weights of one or more .caffemodel files, which rank 0 reads. Collective.
 
-        Raises UserError for a file that is damaged or of another net.
+        They go into the test nets too, which may have layers of their own. Raises UserError for a file that is
+        damaged or of another net.
         """
-
-        def load() -> None:
-            for path in paths if self.communicator.rank == 0 else ():
-                copy_weights(self.net, load_weights(path), path)
-
         self.activity.doing = "loading weights"
-        together(self.communicator, load, (UserError,))
+        load_into(self.net, self.test_nets, paths, self.communicator)
         self.broadcast_params()
 
     def restore(self, path: str) -> None:
         """Take up the run of a snapshot (.solverstate). Collective. Raises UserError; then nothing has changed."""
         self.activity.doing = "restoring a snapshot"
-        restored = self.keeper.read(path, self.net, self.updater.history)
+        restored = self.keeper.read(path)
         self.broadcast_params()
         self.iter = restored.iteration
         if restored.manifest is None:
@@ -296,6 +291,8 @@ class Solver:
         else:
             self.seed = restored.manifest.seed
             go_to_place(restored.manifest, self.net, self.test_nets, self.losses)
+        self.monitor.take_up(restored.manifest, restored.current_step)
+        self.updater.num_reductions = self.monitor.state.num_reductions
 
     def resume_newest(self) -> str | None:
         """Take up the newest good snapshot of this solver's prefix; return its path, or None. Collective."""
@@ -306,12 +303,19 @@ class Solver:
 
     def snapshot(self) -> str:
         """Write a snapshot of now; return the path of its .solverstate. Collective; rank 0 writes."""
-        self.activity.doing = "writing a snapshot"
+        return self._write_snapshot(self._describe())
+
+    def _describe(self) -> Manifest:
+        """Return what a snapshot of now keeps beside Caffe's files. Collective."""
         average_statistics(self.net.learnable_params, self.communicator)
         # Rank 0's window is what is kept: it must be everybody's, or a resumed run would show another loss.
-        self.losses.restart(mean_over_ranks(np.array(self.losses.losses), self.communicator))
-        manifest = describe_place(self.net, self.losses, self.iter, self.current_step)
-        path = self.keeper.write(self.net, self.updater.history, manifest, self.param.snapshot_diff)
+        average_losses(self.losses, self.communicator)
+        place = describe_place(self.net, self.losses, self.iter, self.current_step)
+        return replace(place, num_averaged=self.average.num_updates, monitor=self.monitor.state)
+
+    def _write_snapshot(self, place: Manifest) -> str:
+        self.activity.doing = "writing a snapshot"
+        path = self.keeper.write(place, self.param.snapshot_diff)
         self._tell("on_snapshot", path)
         return path
 

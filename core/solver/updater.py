@@ -7,29 +7,32 @@ The division by the number of ranks is folded into the same factor. Follows caff
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from dtrain.core.errors import UserError
 from dtrain.core.net.arena import Arena
 from dtrain.core.net.params import Param
-from dtrain.core.solver.lr_policies import check_policy, learning_rate
+from dtrain.core.solver.lr_policies import learning_rate, multistep_index
 from dtrain.core.solver.update_rules import UPDATE_RULES
-from dtrain.core.solver.update_rules.rule import Array
+from dtrain.core.solver.update_rules.rule import Array, Step, l2_norm
 from dtrain.proto import caffe_pb2
 
-REGULARIZATIONS = ("L2", "L1")
+log = logging.getLogger(__name__)
+
+PIECE_SIZE = 1 << 16  # values: the arrays of a piece stay in the cache from one operation to the next
 
 
 class Updater:
     """Applies gradients to the learned params of one net.
 
     params: all owned params, in Caffe's order; those in `arena` learn. history: the rule's arrays, first kind
-    for all params, then second kind, as a .solverstate holds them.
+    for all params, then second kind, as a .solverstate holds them. num_reductions: how often the policy
+    "plateau" has lowered the rate. debug_info: whether to log, as Caffe's Net::UpdateDebugInfo does, the mean
+    absolute values of each param before its update and of what is taken off.
 
-    The fields of `solver` have passed check_update.
+    The fields of `solver` have passed field_rules.py.
     """
 
     def __init__(self, solver: caffe_pb2.SolverParameter, params: Sequence[Param], arena: Arena) -> None:
@@ -40,59 +43,85 @@ class Updater:
         self.history: list[Array] = [
             np.zeros(param.blob.shape, np.float32) for _ in range(self.rule.num_histories) for param in params
         ]
+        self.num_reductions = 0
+        self.debug_info = False
 
     def rate(self, iteration: int) -> float:
         """Return the learning rate of `iteration`."""
-        return learning_rate(self.solver, iteration)
+        return learning_rate(self.solver, iteration, self.num_reductions)
+
+    def current_step(self, iteration: int) -> int:
+        """Return the current_step of a .solverstate: how many steps multistep or plateau has gone down."""
+        steps = {"multistep": multistep_index(self.solver, iteration), "plateau": self.num_reductions}
+        return steps.get(self.solver.lr_policy, 0)
 
     def apply(self, iteration: int, world_size: int) -> None:
         """Update all params from diffs that are sums over `world_size` ranks and iter_size passes."""
+        self._log_step(iteration)
         rate = self.rate(iteration)
         scale = self._clipped_scale(1.0 / world_size) / self.solver.iter_size
         for k, param in enumerate(self.params):
             multiplier = param.learning_rate_multiplier
-            if not multiplier:
-                continue
-            data, diff = param.blob.data, param.blob.diff
+            if multiplier:
+                before = param.blob.data.copy() if self.debug_info else None
+                self._update(k, scale, Step(rate * multiplier, iteration, self._decay(param)))
+                if before is not None:
+                    _log_update(param, before)
+
+    def _update(self, k: int, scale: float, step: Step) -> None:
+        """Update param number k, piece by piece if the rule allows it."""
+        blob = self.params[k].blob
+        arrays = (blob.data, blob.diff, *self.history[k :: len(self.params)])
+        to_rule = step if self.rule.takes_decay else Step(step.rate, step.iteration)
+        for data, diff, *history in _pieces(arrays) if self.rule.elementwise else [arrays]:
             if scale != 1.0:
-                diff *= np.float32(scale)
-            self._add_decay(data, diff, self.solver.weight_decay * param.decay_multiplier)
-            history = self.history[k :: len(self.params)]
-            self.rule.apply(data, diff, history, rate * multiplier, iteration)
+                diff *= scale
+            if step.decay and not self.rule.takes_decay:
+                self._add_decay(data, diff, step.decay)
+            self.rule.apply(data, diff, history, to_rule)
 
     def _clipped_scale(self, scale: float) -> float:
         """Return `scale`, less if the scaled gradient's L2 norm over all params is above clip_gradients."""
         limit = self.solver.clip_gradients
         if limit < 0:
             return scale
-        norm = math.sqrt(float(np.dot(self.arena.diff, self.arena.diff))) * scale
+        norm = l2_norm(self.arena.diff) * scale
         return scale * limit / norm if norm > limit else scale
 
+    def _decay(self, param: Param) -> float:
+        """Return weight_decay times decay_mult, 0 for params that dtrain_param exempts."""
+        extra = self.solver.dtrain_param
+        if (param.is_bias and extra.no_decay_for_bias) or (
+            param.is_normalisation and extra.no_decay_for_norm
+        ):
+            return 0.0
+        return self.solver.weight_decay * param.decay_multiplier
+
     def _add_decay(self, data: Array, diff: Array, decay: float) -> None:
-        if not decay:
-            return
+        scratch = self.rule.scratch(data)
         if self.solver.regularization_type == "L2":
-            diff += np.float32(decay) * data
+            diff += np.multiply(data, decay, out=scratch)
         else:
-            diff += np.float32(decay) * np.sign(data)
+            np.sign(data, out=scratch)
+            scratch *= decay
+            diff += scratch
+
+    def _log_step(self, iteration: int) -> None:
+        """Say, as Caffe does, when multistep goes a step down."""
+        if self.solver.lr_policy == "multistep" and iteration in self.solver.stepvalue:
+            log.info("MultiStep Status: Iteration %d, step = %d", iteration, self.current_step(iteration))
 
 
-def check_update(solver: caffe_pb2.SolverParameter) -> list[tuple[str, str]]:
-    """Return (field, what is wrong with it) for each field of `solver` from which no updater can be made."""
-    checks: dict[str, Callable[[], object]] = {
-        "type": lambda: UPDATE_RULES[solver.type](solver),
-        "lr_policy": lambda: check_policy(solver),
-        "regularization_type": lambda: _check_regularization(solver.regularization_type),
-    }
-    mistakes = []
-    for field, check in checks.items():
-        try:
-            check()
-        except UserError as error:
-            mistakes += [(field, problem) for problem in error.problems]
-    return mistakes
+def _pieces(arrays: Sequence[Array]) -> Iterator[list[Array]]:
+    """Yield views of the same piece of each of `arrays`, one after the other until all is covered."""
+    flat = [array.reshape(-1) for array in arrays]
+    for start in range(0, flat[0].size, PIECE_SIZE):
+        yield [array[start : start + PIECE_SIZE] for array in flat]
 
 
-def _check_regularization(name: str) -> None:
-    if name not in REGULARIZATIONS:
-        raise UserError(f'regularization_type must be {" or ".join(REGULARIZATIONS)}, got "{name}"')
+def _log_update(param: Param, before: Array) -> None:
+    change = before - param.blob.data
+    log.info(
+        "    [Update] Layer %s, param %s data: %g; diff: %g",
+        *(param.layer_name, param.title, np.abs(before).mean(), np.abs(change).mean()),
+    )

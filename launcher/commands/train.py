@@ -100,7 +100,7 @@ def set_start(solver: Solver, args: argparse.Namespace) -> None:
 
 def chosen_weights(given: Sequence[str], recipe: Recipe) -> list[str]:
     """Return the weights to start from: those of the command line, or else those of the solver file."""
-    return [path for text in (given or recipe.solver.weights) for path in split_list(text)]
+    return [path for text in given for path in split_list(text)] or recipe.weights
 
 
 def warn_of_gpu_mode(recipe: Recipe) -> None:

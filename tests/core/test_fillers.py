@@ -119,12 +119,41 @@ def test_bilinear_of_a_param_without_square_filters_is_refused(shape: tuple[int,
     [
         ('type: "gausian"', (2,), 'unknown filler "gausian"; did you mean "gaussian"?'),
         ('type: "xavier" sparse: 3', (2,), 'filler "xavier": sparse is for the gaussian filler only, got 3'),
+        (
+            'type: "gaussian" sparse: 5',
+            (4, 9),
+            r'filler "gaussian": sparse must be at most 4, the first length of \(4, 9\), got 5',
+        ),
         ('type: "xavier"', (3, 0), r'filler "xavier": the param has no values, its shape is \(3, 0\)'),
     ],
 )
 def test_fill_that_cannot_be_is_refused(filler: str, shape: tuple[int, ...], problem: str) -> None:
     with pytest.raises(UserError, match="^" + problem.replace("?", r"\?")):
         filled(filler, shape)
+
+
+BOUNDS = {
+    "constant": (3, 3),
+    "uniform": (-2, 3),
+    "gaussian": (-math.inf, math.inf),
+    "positive_unitball": (0, 1),
+    "xavier": (-math.sqrt(3), math.sqrt(3)),  # n is at least 1
+    "msra": (-math.inf, math.inf),
+}
+
+
+@pytest.mark.parametrize("shape", [(), (15,), (8, 3), (2, 3, 4, 5), (2, 3, 4, 5, 2)])
+@pytest.mark.parametrize("filler", BOUNDS)
+def test_fill_of_any_number_of_axes_sets_every_value(filler: str, shape: tuple[int, ...]) -> None:
+    values = filled(f'type: "{filler}" value: 3 min: -2 max: 3', shape)
+    low, high = BOUNDS[filler]
+    assert values.shape == shape
+    assert (values != 7).all()
+    assert low <= values.min() <= values.max() <= high
+    if filler == "positive_unitball":
+        np.testing.assert_allclose(values.reshape(shape[0] if shape else 1, -1).sum(axis=1), 1, rtol=1e-5)
+    elif filler != "constant" and shape:
+        assert len(np.unique(values)) == values.size
 
 
 @pytest.mark.parametrize("filler", [name for name in FILLERS if name not in ("constant", "bilinear")])

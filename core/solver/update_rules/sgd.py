@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dtrain.core.solver.update_rules.rule import UPDATE_RULES, Array, UpdateRule
+from dtrain.core.solver.update_rules.rule import UPDATE_RULES, Array, Step, UpdateRule
 
 
 @UPDATE_RULES.register("SGD")
 class SGD(UpdateRule):
     """v ← momentum·v + rate·g;  w ← w − v. Follows caffe's sgd_solver.cpp."""
 
-    def apply(self, data: Array, diff: Array, history: Sequence[Array], rate: float, iteration: int) -> None:
+    def apply(self, data: Array, diff: Array, history: Sequence[Array], step: Step) -> None:
         """Change `data` and the velocity history[0]."""
         velocity = history[0]
         velocity *= self.solver.momentum
-        diff *= rate
-        velocity += diff
-        data -= velocity
+        diff *= step.rate
+        diff += velocity
+        velocity[...] = diff
+        data -= diff

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dtrain.core.engines import create_engine
 from dtrain.core.net.scores import Score
+from dtrain.core.snapshots import MonitorState
 from dtrain.core.solver.recipe import read_recipe
 from dtrain.core.solver.solver import Solver
 from dtrain.data.lmdb_writer import write_lmdb
@@ -157,7 +158,11 @@ class Recorder:
 
 @dataclass
 class Outcome:
-    """What one rank has at the end of a run; next_data and next_label: the batch that it would read next."""
+    """What one rank has at the end of a run.
+
+    next_data and next_label: the batch that it would read next. average: the averaged learned weights. tests: as
+    in Recorder.
+    """
 
     iter: int
     params: dict[str, Array]
@@ -166,6 +171,10 @@ class Outcome:
     losses: list[float]
     next_data: Array
     next_label: Array
+    average: Array
+    monitor: MonitorState
+    learning_rate: float
+    tests: list[tuple[int, int, Sequence[Score]]]
 
 
 @contextmanager
@@ -193,12 +202,26 @@ def outcome_of(solver: Solver, recorder: Recorder) -> Outcome:
     """Return what is compared of a run; reads one more batch."""
     params, history = params_of(solver), [array.copy() for array in solver.updater.history]
     smoothed_loss = solver.smoothed_loss
+    with solver.average.shown():
+        average = solver.arena.data.copy()
     for layer in solver.net.reading_layers:
         if not layer.started:
             layer.start()
     solver.net.forward()
     next_data, next_label = (solver.net.blobs[name].data.copy() for name in ("data", "label"))
-    return Outcome(solver.iter, params, history, smoothed_loss, recorder.losses, next_data, next_label)
+    return Outcome(
+        solver.iter,
+        params,
+        history,
+        smoothed_loss,
+        recorder.losses,
+        next_data,
+        next_label,
+        average,
+        solver.monitor.state,
+        solver.learning_rate,
+        recorder.tests,
+    )
 
 
 def solve(
@@ -224,8 +247,11 @@ def interleave(outcomes: Sequence[Outcome]) -> tuple[Array, Array]:
 
 
 def assert_same_bits(left: Outcome, right: Outcome) -> None:
-    """Assert that two ranks have the same params, history, place and smoothed loss, to the last bit."""
+    """Assert that two ranks have the same params, history, averages, place, counts and loss, to the last bit."""
     assert left.iter == right.iter
+    assert left.monitor == right.monitor
+    assert left.learning_rate == right.learning_rate
+    np.testing.assert_array_equal(left.average, right.average)
     assert left.params.keys() == right.params.keys()
     for name, values in left.params.items():
         np.testing.assert_array_equal(values, right.params[name], err_msg=name)

@@ -7,11 +7,13 @@ from dtrain.core.net.arena import Arena
 from dtrain.core.net.params import trainable
 from dtrain.core.solver.lockstep import (
     agree_on_seed,
+    average_losses,
     average_statistics,
     broadcast_params,
     digest_of,
     mean_over_ranks,
 )
+from dtrain.core.solver.loss_window import LossWindow
 from dtrain.core.solver.recipe import read_recipe
 from dtrain.dist.communicator import Communicator
 from tests.core.net_builder import inputs, make_net
@@ -84,6 +86,18 @@ def test_mean_over_ranks_is_their_mean_and_leaves_its_argument_alone(
     mean = (world_size - 1) / 2
     expected = [([mean, 2 * mean, 5.0], [rank, 2.0 * rank, 5.0]) for rank in range(world_size)]
     assert on_ranks(world_size, body) == expected
+
+
+@pytest.mark.parametrize("world_size", ALL_SIZES)
+def test_average_losses_gives_every_rank_the_means(world_size: int, on_ranks: OnRanks) -> None:
+    def body(communicator: Communicator) -> list[float]:
+        losses = LossWindow(3)
+        losses.restart([communicator.rank, 5.0])
+        average_losses(losses, communicator)
+        losses.add(7.0)
+        return losses.losses
+
+    assert on_ranks(world_size, body) == [[(world_size - 1) / 2, 5.0, 7.0]] * world_size
 
 
 def test_digest_of_a_recipe_changes_with_its_solver_and_its_nets(runs: SmallRuns) -> None:

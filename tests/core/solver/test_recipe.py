@@ -87,6 +87,18 @@ DEEP = 'state { level: 1 stage: "a" }'
             ["i1: train deep a b", "i1: test a"],
         ),
         (f"net_param {{ {inner('i1', 'state { phase: TEST }')} }}", ["i1: test"]),
+        ('net: "n1.prototxt" train_state { phase: TEST }', ["n1: test"]),
+        (
+            f"train_net_param {{ {inner('i1')} }} test_net_param {{ {inner('i2', DEEP)} }} {TESTING} test_iter: 1 "
+            'train_state { stage: "a" }',
+            ["i1: train a", "i2: test deep a"],
+        ),
+        # states go to the test nets in Caffe's order
+        (
+            f'net: "n1.prototxt" test_net: "n2.prototxt" test_net_param {{ {inner("i1")} }} {TESTING} '
+            'test_iter: [1, 2, 3] test_state { stage: "a" } test_state { stage: "b" } test_state { level: 1 }',
+            ["n1: train", "i1: test a", "n2: test b", "n1: test deep"],
+        ),
     ],
 )
 def test_read_recipe_has_the_nets_that_the_solver_names(folder: Path, text: str, nets: list[str]) -> None:
@@ -133,6 +145,38 @@ def test_read_recipe_upgrades_solver_and_net(folder: Path) -> None:
     assert [node.param.type for node in recipe.train.graph.nodes] == ["Input"]
 
 
+@pytest.mark.parametrize(
+    ("field", "files"),
+    [
+        ("", []),
+        ('weights: "a"', ["a"]),
+        ('weights: "a,b"', ["a", "b"]),
+        ('weights: "a, b ,"\nweights: "c"', ["a", "b", "c"]),
+    ],
+)
+def test_recipe_weights_are_repeated_or_separated_by_commas(
+    folder: Path, field: str, files: list[str]
+) -> None:
+    assert read(f'net: "n1.prototxt" {field}').weights == files
+
+
+def test_recipe_weights_are_found_beside_the_solver_file(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub" / "a.caffemodel").touch()
+    (folder / "sub" / "solver.prototxt").write_text(
+        f'{RATE} net: "n1.prototxt" weights: "a.caffemodel,/b.caffemodel,c.caffemodel"'
+    )
+    weights = read_recipe("sub/solver.prototxt").weights
+    assert weights == ["sub/a.caffemodel", "/b.caffemodel", "c.caffemodel"]
+
+
+def test_read_recipe_with_a_solver_type_takes_it_for_the_file_s(folder: Path) -> None:
+    Path("solver.prototxt").write_text(f'{RATE} net: "n1.prototxt" type: "Nesterov" momentum: 0.5')
+    assert read_recipe("solver.prototxt", solver_type="Adam").solver.type == "Adam"
+    with pytest.raises(UserError, match='solver.prototxt:2: momentum must be 0 for type "AdaGrad"'):
+        read_recipe("solver.prototxt", solver_type="AdaGrad")
+
+
 ONE_OF = "solver.prototxt: exactly one of net, net_param, train_net and train_net_param must be given, got "
 ITERS = "solver.prototxt: test_iter must be given once per test net, got "
 
@@ -141,6 +185,31 @@ ITERS = "solver.prototxt: test_iter must be given once per test net, got "
     ("text", "problems"),
     [
         ("max_iter: 1", [ONE_OF + "none"]),
+        (f'net: "n1.prototxt" net_param {{ {inner("i1")} }}', [ONE_OF + "net, net_param"]),
+        (
+            f"net_param {{ {inner('i1')} }} train_net_param {{ {inner('i2')} }}",
+            [ONE_OF + "net_param, train_net_param"],
+        ),
+        # every test net has a test_iter of its own, those inside the solver file too
+        (f'net: "n1.prototxt" test_net: "n2.prototxt" {TESTING}', [ITERS + "0 for 1 test nets"]),
+        (
+            f'train_net: "n1.prototxt" test_net: "n2.prototxt" test_net_param {{ {inner("i1")} }} {TESTING} '
+            "test_iter: 1",
+            [ITERS + "1 for 2 test nets"],
+        ),
+        (f'train_net: "n1.prototxt" {TESTING} test_iter: 1', [ITERS + "1 for 0 test nets"]),
+        (
+            f'net: "n1.prototxt" {TESTING} test_iter: 1\ntest_state {{ }} test_state {{ }}',
+            ["solver.prototxt:4: test_state must be given for each of the 1 test nets or for none, got 2"],
+        ),
+        (
+            'net: "n1.prototxt"\ndtrain_param {\n  min_lr: 0.01 }',
+            ["solver.prototxt:4: min_lr is looked at with lr_policy"],
+        ),
+        (
+            'net: "n1.prototxt"\ndtrain_param {\n  keep_best: 1 }',
+            ["solver.prototxt:4: keep_best needs a test net, got no test_iter"],
+        ),
         ('net: "n1.prototxt" train_net: "n2.prototxt"', [ONE_OF + "net, train_net"]),
         (
             'net: "n1.prototxt"\ntest_iter: 3',

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 
@@ -125,6 +126,32 @@ def test_test_all_averages_running_statistics_over_the_ranks(
         assert i == 2 or (own[0] != own[1]).any()  # each saw batches of its own; the factor is a count
         for _, after in ranks:
             np.testing.assert_allclose(after[i], own.mean(axis=0), rtol=1e-6)
+
+
+def test_solve_of_no_iterations_snapshots_shows_the_loss_and_tests(
+    runs: SmallRuns, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = runs.write(
+        'max_iter: 0 display: 1 test_interval: 1 test_iter: 1 snapshot_after_train: true lr_policy: "poly" power: 2'
+    )
+    with caplog.at_level(logging.INFO):
+        recorder = run_alone(path)
+    assert (recorder.losses, [iteration for iteration, _, _ in recorder.tests]) == ([], [0])
+    assert recorder.snapshots == [(0, str(runs.state(0)))]
+    assert any(message.startswith("Iteration 0, loss = ") for message in caplog.messages)
+
+
+def test_step_clears_the_gradients_of_fixed_params_under_force_backward(runs: SmallRuns) -> None:
+    path = runs.write("max_iter: 3")
+    net = runs.folder / "run.prototxt"
+    net.write_text("force_backward: true " + net.read_text().replace("lr_mult: 1 ", "lr_mult: 0 "))
+    with opened(path, SingleCommunicator()) as solver:
+        fixed = solver.net.params["conv"][0]
+        before = fixed.data.copy()
+        fixed.diff[...] = 1e6
+        solver.step(1)
+        assert 0 < np.abs(fixed.diff).max() < 100
+        np.testing.assert_array_equal(fixed.data, before)
 
 
 # -- requests ----------------------------------------------------------------------------------------------

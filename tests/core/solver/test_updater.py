@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from dtrain.core.net.arena import Arena
 from dtrain.core.net.net import Net
 from dtrain.core.net.params import trainable
-from dtrain.core.solver.lr_policies import LR_POLICIES
+from dtrain.core.solver import updater
 from dtrain.core.solver.update_rules import UPDATE_RULES
-from dtrain.core.solver.updater import Updater, check_update
+from dtrain.core.solver.updater import Updater
 from dtrain.proto import caffe_pb2
 from tests.core.net_builder import inputs, make_net
 
@@ -57,14 +58,15 @@ class Trial:
         self.updater.apply(iteration, world_size)
 
 
-def make_trial(fields: str, specs: str = "", text: str = "") -> Trial:
+def make_trial(fields: str, specs: str = "", text: str = "", fill: bool = True) -> Trial:
     policy = "" if "lr_policy" in fields else 'lr_policy: "fixed"'
     param = text_format.Parse(f"base_lr: 0.5 {policy} {fields}", caffe_pb2.SolverParameter())
     net = make_net(text or least_squares(specs))
-    arena = Arena(trainable(net.learnable_params))
+    arena = Arena(net.param_table.with_gradients)
     trial = Trial(net, arena, Updater(param, net.learnable_params, arena))
-    weights, bias = net.params["ip"]
-    weights.data[...], bias.data[...] = W, B
+    if fill:
+        weights, bias = net.params["ip"]
+        weights.data[...], bias.data[...] = W, B
     return trial
 
 
@@ -180,11 +182,111 @@ def test_history_has_one_array_for_each_param_those_that_do_not_learn_included()
     assert not any(array.any() for array in trial.updater.history)
 
 
-def test_check_update_of_a_mistaken_solver_names_all_that_is_unknown() -> None:
-    solver = caffe_pb2.SolverParameter(regularization_type="L3", type="SGDD", lr_policy="stepp")
-    types, policies = ", ".join(UPDATE_RULES), ", ".join(LR_POLICIES)
-    assert check_update(solver) == [
-        ("type", f'unknown solver type "SGDD"; did you mean "SGD"?; known: {types}'),
-        ("lr_policy", f'unknown lr_policy "stepp"; did you mean "step"?; known: {policies}'),
-        ("regularization_type", 'regularization_type must be L2 or L1, got "L3"'),
+@pytest.mark.parametrize(
+    ("options", "decays"),
+    [
+        # weight and bias of conv, factor and bias of scale, weight and bias of ip: decay 0.5 times decay_mult
+        ("", [0.5, 1, 0.5, 0.5, 0.5, 0.5]),
+        ("no_decay_for_bias: true", [0.5, 0, 0.5, 0, 0.5, 0]),
+        ("no_decay_for_norm: true", [0.5, 1, 0, 0, 0.5, 0.5]),
+        ("no_decay_for_bias: true no_decay_for_norm: true", [0.5, 0, 0, 0, 0.5, 0]),
+    ],
+)
+@pytest.mark.parametrize("solver_type", ["SGD", "AdamW"])  # which takes decay itself
+def test_apply_leaves_decay_out_where_dtrain_param_says_so(
+    solver_type: str, options: str, decays: list[float]
+) -> None:
+    text = (
+        inputs(x=(1, 1, 2, 2))
+        + """
+        layer { name: "conv" type: "Convolution" bottom: "x" top: "c" param { } param { decay_mult: 2 }
+          convolution_param { num_output: 2 kernel_size: 1 } }
+        layer { name: "scale" type: "Scale" bottom: "c" top: "s" scale_param { bias_term: true } }
+        layer { name: "ip" type: "InnerProduct" bottom: "s" top: "p" inner_product_param { num_output: 2 } }"""
+    )
+    net = make_net(text)
+    fields = f'type: "{solver_type}" base_lr: 0.25 lr_policy: "fixed" weight_decay: 0.5'
+    param = text_format.Parse(f"{fields} dtrain_param {{ {options} }}", caffe_pb2.SolverParameter())
+    arena = Arena(trainable(net.learnable_params))
+    for each in net.learnable_params:
+        each.blob.data[...] = 8
+    Updater(param, net.learnable_params, arena).apply(0, 1)  # of no gradient
+    values = [float(each.blob.data.reshape(-1)[0]) for each in net.learnable_params]
+    np.testing.assert_allclose(values, [8 - 0.25 * decay * 8 for decay in decays], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", list(UPDATE_RULES))
+def test_apply_in_pieces_is_the_same_as_on_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        inputs(x=(1, 7))
+        + """
+        layer { name: "ip" type: "InnerProduct" bottom: "x" top: "p"
+          inner_product_param { num_output: 5 weight_filler { type: "gaussian" } } }"""
+    )
+    results = []
+    for piece_size in (1000, 3):
+        monkeypatch.setattr(updater, "PIECE_SIZE", piece_size)
+        trial = make_trial(
+            f'type: "{name}" weight_decay: 0.5 regularization_type: "L2"', text=text, fill=False
+        )
+        for iteration in range(3):
+            trial.update(np.arange(35).reshape(5, 7) - 17, np.arange(5) - 2.0, iteration)
+        results.append([trial.w, trial.b, *trial.updater.history])
+    for whole, pieced in zip(*results, strict=True):
+        np.testing.assert_array_equal(whole, pieced)
+
+
+def test_apply_counts_the_gradient_of_a_fixed_param_in_the_norm_under_force_backward() -> None:
+    text = f"force_backward: true {least_squares('param { lr_mult: 0 }')}"
+    trial = make_trial("clip_gradients: 1", text=text)
+    trial.update()
+    np.testing.assert_array_equal(trial.w, W)
+    np.testing.assert_allclose(trial.b, B - 0.5 * DB / 5, rtol=1e-6)  # 5: with the 3 of DW
+
+
+def test_apply_logs_each_step_of_multistep(caplog: pytest.LogCaptureFixture) -> None:
+    trial = make_trial('lr_policy: "multistep" gamma: 0.5 stepvalue: [2, 3, 3]')
+    with caplog.at_level(logging.INFO):
+        for iteration in range(5):
+            trial.update(iteration=iteration)
+    assert caplog.messages == [
+        "MultiStep Status: Iteration 2, step = 1",
+        "MultiStep Status: Iteration 3, step = 3",
     ]
+
+
+def test_apply_with_debug_info_logs_what_each_param_was_and_what_is_taken_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    trial = make_trial("", 'param { name: "shared" lr_mult: 0.5 } param { lr_mult: 2 }')
+    with caplog.at_level(logging.INFO):
+        trial.update()
+        assert caplog.messages == []
+        trial.net.params["ip"][0].data[...], trial.net.params["ip"][1].data[...] = W, B
+        trial.updater.debug_info = True
+        trial.update()
+    # rates 0.25 and 1: means of |W| = (1, 2, 3), |B| = 4 and of |DW| = (2, 1, 2), |DB| = 4
+    assert caplog.messages == [
+        f"    [Update] Layer ip, param shared data: 2; diff: {0.25 * 5 / 3:g}",
+        "    [Update] Layer ip, param 1 data: 4; diff: 4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "steps"),
+    [
+        ("", [0, 0, 0]),
+        ('lr_policy: "multistep" gamma: 0.5 stepvalue: [1, 1]', [0, 2, 2]),
+        ('lr_policy: "plateau" gamma: 0.5', [3, 3, 3]),
+    ],
+)
+def test_current_step_counts_the_steps_of_multistep_and_plateau(fields: str, steps: list[int]) -> None:
+    trial = make_trial(fields)
+    trial.updater.num_reductions = 3
+    assert [trial.updater.current_step(i) for i in range(3)] == steps
+
+
+def test_rate_of_plateau_falls_with_the_reductions() -> None:
+    trial = make_trial('lr_policy: "plateau" gamma: 0.5')
+    trial.updater.num_reductions = 2
+    assert trial.updater.rate(0) == 0.125

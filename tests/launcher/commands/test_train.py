@@ -57,6 +57,32 @@ def test_train_resume_auto_without_snapshot_starts_with_the_weights(
     assert [line.split()[1] for line in logged if "iter/s" in line] == ["0", "2", "4"]
 
 
+@pytest.mark.parametrize(
+    ("flags", "iterations"),
+    [
+        ([], ["2", "4", "6"]),
+        (["--weights", "earlier/tiny_iter_6.caffemodel"], ["6"]),
+        (["--snapshot", "earlier/tiny_iter_4.solverstate"], ["4"]),
+        (["--resume", "auto"], ["2", "4", "6"]),  # there is no snapshot to resume from
+    ],
+)
+def test_train_starts_from_the_weights_of_the_solver_file_unless_told_otherwise(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], flags: list[str], iterations: list[str]
+) -> None:
+    run(parse())
+    (run_folder / "snapshots").rename(run_folder / "earlier")
+    names = [f"earlier/tiny_iter_{n}.caffemodel" for n in (2, 4, 6)]
+    with (run_folder / "solver.prototxt").open("a") as solver:
+        solver.write(f'weights: "{names[0]}, {names[1]}"\nweights: "{names[2]}"\n')
+    capsys.readouterr()
+    run(parse(*flags))
+    found = [
+        re.match(r"Copied the weights of .* from \S*_iter_(\d+)\.", line)
+        for line in messages(capsys.readouterr().err)
+    ]
+    assert [match[1] for match in found if match] == iterations
+
+
 def test_train_resume_auto_takes_the_newest(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(parse())
     for file in (run_folder / "snapshots").glob("tiny_iter_6*"):
@@ -64,6 +90,18 @@ def test_train_resume_auto_takes_the_newest(run_folder: Path, capsys: pytest.Cap
     capsys.readouterr()
     run(parse("--resume", "auto"))
     assert [line.split()[1] for line in messages(capsys.readouterr().err) if "iter/s" in line] == ["4"]
+
+
+def test_train_that_early_stopping_ends_is_done(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (run_folder / "solver.prototxt").open("a") as solver:
+        solver.write("dtrain_param { early_stopping_patience: 1 monitor { min_delta: 1000 } }\n")
+    assert run(parse()) == 0
+    logged = messages(capsys.readouterr().err)
+    assert any(
+        line.startswith("Ending at iteration 3: loss of test net #0 has not improved in 1 test")
+        for line in logged
+    )
+    assert logged[-1] == "Optimization Done."
 
 
 def test_train_with_gpu_mode_in_the_file_says_that_the_cpu_computes(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dtrain.core.solver.update_rules import UPDATE_RULES
+from dtrain.core.solver.update_rules.rule import Step
 from dtrain.proto import caffe_pb2
 
 RATE = 0.125
@@ -15,7 +16,7 @@ def run(momentum: float, num_iterations: int) -> tuple[np.ndarray, np.ndarray]:
     rule = UPDATE_RULES["SGD"](caffe_pb2.SolverParameter(momentum=momentum))
     data, velocity = START.astype(np.float32), np.zeros(3, np.float32)
     for iteration in range(num_iterations):
-        rule.apply(data, GRADIENT.astype(np.float32), [velocity], RATE, iteration)
+        rule.apply(data, GRADIENT.astype(np.float32), [velocity], Step(RATE, iteration))
     return data, velocity
 
 
@@ -38,6 +39,6 @@ def test_sgd_with_a_constant_gradient_follows_the_geometric_series(
 def test_sgd_with_rate_0_still_moves_by_its_velocity() -> None:
     rule = UPDATE_RULES["SGD"](caffe_pb2.SolverParameter(momentum=0.5))
     data, velocity = START.copy(), np.array([2.0, 4.0, 6.0])
-    rule.apply(data, GRADIENT.copy(), [velocity], 0.0, 0)
+    rule.apply(data, GRADIENT.copy(), [velocity], Step(0.0, 0))
     np.testing.assert_array_equal(velocity, [1, 2, 3])
     np.testing.assert_array_equal(data, START - [1, 2, 3])

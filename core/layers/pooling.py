@@ -1,4 +1,4 @@
-"""Pooling: the maximum or the mean of windows of a plane."""
+"""Pooling: the maximum, the mean or a sample of windows of a plane."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import logging
 from collections.abc import Sequence
 
 from dtrain.core.blob import Blob
-from dtrain.core.engines.operations import PoolingSpec
+from dtrain.core.engines.operations import PoolingOperation, PoolingSpec
+from dtrain.core.engines.windows import Windows
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS, Arity, Layer
 from dtrain.core.layers.parts.shapes import check_num_axes
 from dtrain.core.layers.parts.spatial import Window, no_room, pooling_window
+from dtrain.core.layers.parts.stochastic_pooling import SampledPooling, WeightedPooling
 from dtrain.proto import caffe_pb2
+
+Shape = tuple[int, ...]
 
 log = logging.getLogger(__name__)
 
@@ -22,36 +26,35 @@ class Pooling(Layer):
 
     P = ceil((H + 2·pad − kernel) / stride) + 1, floor with round_mode FLOOR; with padding a last window that
     would start beyond the near padding and the input is left out. MAX never takes padding; AVE divides by the
-    window's size clipped to H + pad. global_pooling makes the window the whole plane. Follows caffe's
-    pooling_layer.cpp; STOCHASTIC is not done.
+    window's size clipped to H + pad. STOCHASTIC samples a unit of each window in TRAIN, with probability
+    proportional to its activation, a function of (seed, layer, pass, rank), and weighs units by their activations
+    in TEST; it takes no pad. global_pooling makes the window the whole plane. Follows caffe's pooling_layer.cpp
+    and .cu.
     """
 
     tops = Arity(1, 2)
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Check the fields. Raises UserError for STOCHASTIC, and for a second top unless MAX."""
+        """Check the fields. Raises UserError for a second top unless MAX."""
         self.method = caffe_pb2.PoolingParameter.PoolMethod.Name(self.param.pooling_param.pool)
-        if self.method == "STOCHASTIC":
-            raise UserError(
-                "pooling_param.pool must be MAX or AVE, got STOCHASTIC; it comes with a later release"
-            )
         if len(top) > 1 and self.method != "MAX":
             raise UserError(
                 f"a second top (the index of each maximum) is for MAX pooling only, got {self.method}"
             )
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Shape the tops. Raises UserError unless the bottom has 4 axes and room for the window."""
+        """Shape the tops. Raises UserError unless the bottom has 4 axes and room, and for padded STOCHASTIC."""
         check_num_axes(self, bottom[0], 4, "N, C, H, W")
         param, shape = self.param.pooling_param, bottom[0].shape
         window = pooling_window(param, (shape[2], shape[3]))
+        if self.method == "STOCHASTIC" and any(window.pad):
+            raise UserError(f"pooling_param.pad must be 0 for STOCHASTIC pooling, got {window.pad}")
         ceil = param.round_mode == caffe_pb2.PoolingParameter.CEIL
         sizes = [_output_size(shape[2 + axis], window, axis, ceil) for axis in range(2)]
         y_shape = (*shape[:2], *sizes)
         for blob in top:
             blob.reshape(*y_shape)
-        spec = PoolingSpec(shape, y_shape, self.method, window.kernel, window.stride, window.pad)
-        self.operation = self.engine.create(spec)
+        self.operation = self._operation(window, shape, y_shape)
         self._warn_of_empty_windows(window, shape, y_shape)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -63,9 +66,17 @@ class Pooling(Layer):
         if propagate_down[0]:
             self.operation.backward(bottom[0], top[0])
 
-    def _warn_of_empty_windows(
-        self, window: Window, shape: tuple[int, ...], y_shape: tuple[int, ...]
-    ) -> None:
+    def _operation(self, window: Window, shape: Shape, y_shape: Shape) -> PoolingOperation:
+        if self.method != "STOCHASTIC":
+            spec = PoolingSpec(shape, y_shape, self.method, window.kernel, window.stride, window.pad)
+            operation: PoolingOperation = self.engine.create(spec)
+            return operation
+        windows = Windows(self.xp, shape, y_shape, window.kernel, window.stride, window.pad)
+        if self.phase == caffe_pb2.TRAIN:
+            return SampledPooling(windows, self.engine, lambda: self.context.random.for_pass(self.name))
+        return WeightedPooling(windows, self.engine)
+
+    def _warn_of_empty_windows(self, window: Window, shape: Shape, y_shape: Shape) -> None:
         axes = zip(shape[2:], y_shape[2:], window.stride, window.pad, strict=True)
         if any((output - 1) * stride >= size + pad for size, output, stride, pad in axes):
             log.warning(

@@ -76,6 +76,35 @@ def bench_lenet(folder: Path) -> None:
             )
 
 
+def bench_depthwise() -> None:
+    """Depthwise convolutions of MobileNet, 16 images, y and both gradients: ours, as matrix products, PyTorch's."""
+    for num_channels, size, stride in ((32, 112, 1), (128, 56, 2), (512, 14, 1), (1024, 7, 1)):
+        rows = [run_program("depthwise.py", 16, num_channels, size, stride) for _ in range(ROUNDS)]
+        what = f"depthwise 3 x 3, {num_channels} x {size} x {size}, stride {stride}"
+        line = f"{what}: {median(rows, 'depthwise_ms'):.1f} ms"
+        for key, peer in (("plain_ms", "as matrix products"), ("torch_ms", "PyTorch, 1 thread")):
+            if key in rows[0]:
+                ratio = statistics.median(row[key] / row["depthwise_ms"] for row in rows)
+                line += f"; {peer} {median(rows, key):.1f} ms, its time over ours: {ratio:.2f}"
+        print(line)
+
+
+def bench_jpeg(folder: Path) -> None:
+    """JPEGs of 500x375, cropped, mirrored, mean taken off, on all cores; beside it simplejpeg alone, on one."""
+    rows = []
+    for number in range(ROUNDS):
+        (folder / f"jpeg{number}").mkdir()
+        rows.append(run_program("jpeg.py", folder / f"jpeg{number}"))
+    num_cores = rows[0]["num_cores"]
+    print(f"JPEG: simplejpeg alone {median(rows, 'alone_per_s'):.0f} images/s on one core of {num_cores}")
+    for name, layer in (("files", "ImageData"), ("lmdb", "Data")):
+        ratio = statistics.median(row[f"{name}_per_s"] / row["alone_per_s"] / num_cores for row in rows)
+        print(
+            f"    {layer}'s reader, {num_cores} threads: {median(rows, f'{name}_per_s'):.0f} images/s, "
+            f"over that rate times cores: {ratio:.2f}"
+        )
+
+
 def bench_snapshot(folder: Path) -> None:
     """A model of 240 MB: save with checksums and fsync, load verified; beside it a plain write and read.
 
@@ -130,6 +159,8 @@ def main() -> None:
         bench_startup(folder)
         bench_big_net(folder)
         bench_snapshot(folder)
+        bench_depthwise()
+        bench_jpeg(folder)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The reference engine's convolution and deconvolution: one correlation, used in its two directions."""
+"""The reference engine's convolution and deconvolution: one correlation, used in its two directions.
+
+Of the two kinds of correlation, depthwise.py is for a filter or two per channel, correlation.py for all else.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from dtrain.core.blob import Blob
 from dtrain.core.engines.engine import Engine
 from dtrain.core.engines.operations import ConvolutionSpec, Shape, Wanted
 from dtrain.core.engines.reference.correlation import Correlation
+from dtrain.core.engines.reference.depthwise import DepthwiseCorrelation, is_depthwise
 from dtrain.core.engines.reference.lowering import Lowering
+from dtrain.core.engines.reference.phases import Phases
 
 
 def create_convolution(spec: ConvolutionSpec, engine: Engine) -> Convolution:
@@ -25,9 +30,7 @@ class Convolution:
         self.x_shape = _one_batch_axis(spec.x_shape, spec.axis)
         self.y_shape = _one_batch_axis(spec.y_shape, spec.axis)
         fine, coarse = (self.y_shape, self.x_shape) if spec.transposed else (self.x_shape, self.y_shape)
-        kernel = spec.weight_shape[2:]
-        lowering = Lowering(engine.xp, fine[2:], kernel, spec.stride, spec.pad, spec.dilation, coarse[2:])
-        self.correlation = Correlation(engine.xp, lowering, fine[1], coarse[1], spec.group)
+        self.correlation = _create_correlation(spec, fine, coarse, engine.xp)
 
     def forward(self, x: Blob, weight: Blob, bias: Blob | None, y: Blob) -> None:
         """Compute y.data."""
@@ -72,6 +75,18 @@ class Deconvolution(Convolution):
 
     def _apply_adjoint(self, y_diff: Any, weight: Any, x_diff: Any) -> None:
         self.correlation.correlate(y_diff, weight, None, x_diff)
+
+
+def _create_correlation(
+    spec: ConvolutionSpec, fine: Shape, coarse: Shape, xp: Any
+) -> Correlation | DepthwiseCorrelation:
+    """Return the faster kind of correlation between images of shapes `fine` and `coarse`, (N, C, spatial…)."""
+    kernel = spec.weight_shape[2:]
+    if is_depthwise(fine[1], coarse[1], spec.group, kernel):
+        phases = Phases(fine[2:], kernel, spec.stride, spec.pad, spec.dilation)
+        return DepthwiseCorrelation(xp, phases, coarse[2:], fine[1], coarse[1])
+    lowering = Lowering(xp, fine[2:], kernel, spec.stride, spec.pad, spec.dilation, coarse[2:])
+    return Correlation(xp, lowering, fine[1], coarse[1], spec.group)
 
 
 def _one_batch_axis(shape: Shape, axis: int) -> Shape:

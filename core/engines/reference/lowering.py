@@ -7,10 +7,10 @@ that this takes costs less than it saves.
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 from dtrain.core.engines.reference.scratch import Scratch
+from dtrain.core.engines.windows import tap_slices
 
 Shape = tuple[int, ...]
 
@@ -30,10 +30,7 @@ class Lowering:
         self.interior = tuple(slice(p, p + size) for size, p in zip(image, pad, strict=True))
         self.is_padded = any(pad)
         self.is_transposition = not self.is_padded and output == image and set(kernel) <= {1}
-        self.taps = [
-            (tap, tuple(map(_tap_slice, tap, dilation, stride, output)))
-            for tap in itertools.product(*map(range, kernel))
-        ]
+        self.taps = tap_slices(kernel, stride, dilation, output)
         self._image_scratch = Scratch(xp)
 
     def columns_shape(self, num_channels: int, num_images: int) -> Shape:
@@ -66,11 +63,6 @@ class Lowering:
     def _padded_images(self, images: Any) -> Any:
         num_images, num_channels = images.shape[:2]
         return self._image_scratch.take((num_channels, *self.padded, num_images), images.dtype)
-
-
-def _tap_slice(tap: int, dilation: int, stride: int, num_outputs: int) -> slice:
-    start = tap * dilation
-    return slice(start, start + (num_outputs - 1) * stride + 1, stride)
 
 
 def _batch_last(images: Any) -> Any:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from dtrain.core.blob import Blob
 from dtrain.core.engines.engine import Engine
 from dtrain.core.engines.operations import PoolingSpec
-from dtrain.core.engines.reference.scratch import Scratch
+from dtrain.core.engines.windows import Windows
 
 
 def create_pooling(spec: PoolingSpec, engine: Engine) -> MaxPooling | AveragePooling:
@@ -24,50 +23,6 @@ def create_pooling(spec: PoolingSpec, engine: Engine) -> MaxPooling | AveragePoo
     return methods[spec.method](spec, engine)
 
 
-class Windows:
-    """Where the windows of a PoolingSpec lie: strided views of an input that is padded to hold them all."""
-
-    def __init__(self, spec: PoolingSpec, xp: Any) -> None:
-        sizes, outputs = spec.x_shape[2:], spec.y_shape[2:]
-        axes = tuple(zip(sizes, outputs, spec.kernel, spec.stride, spec.pad, strict=True))
-        spans = [(output - 1) * stride + kernel for _, output, kernel, stride, _ in axes]
-        padded = [max(span, pad + size) for span, (size, *_, pad) in zip(spans, axes, strict=True)]
-        self.shape = (*spec.x_shape[:2], *padded)
-        self.interior = tuple(slice(pad, pad + size) for size, *_, pad in axes)
-        self.is_padded = self.shape != spec.x_shape
-        self.are_disjoint = all(stride >= kernel for _, _, kernel, stride, _ in axes)
-        self.taps = [
-            tuple(
-                slice(start, start + (output - 1) * stride + 1, stride)
-                for start, (_, output, _, stride, _) in zip(tap, axes, strict=True)
-            )
-            for tap in itertools.product(*map(range, spec.kernel))
-        ]
-        self._xp = xp
-        self._scratch = Scratch(xp)
-
-    def seen(self, x_data: Any, padding: Any) -> Iterator[Any]:
-        """Yield for each tap what it sees of x, of y's shape and contiguous: strides are paid for once."""
-        padded = x_data
-        if self.is_padded:
-            padded = self._scratch.take(self.shape, x_data.dtype)
-            padded.fill(padding)
-            padded[:, :, *self.interior] = x_data
-        return (self._xp.ascontiguousarray(padded[:, :, *tap]) for tap in self.taps)
-
-    def scatter(self, x_diff: Any, diff_of_tap: Any) -> None:
-        """Overwrite x_diff by the sum of diff_of_tap(index), each placed where that tap sees x."""
-        padded = self._scratch.take(self.shape, x_diff.dtype) if self.is_padded else x_diff
-        padded.fill(0)
-        for index, tap in enumerate(self.taps):
-            if self.are_disjoint:
-                padded[:, :, *tap] = diff_of_tap(index)
-            else:
-                padded[:, :, *tap] += diff_of_tap(index)
-        if self.is_padded:
-            x_diff[...] = padded[:, :, *self.interior]
-
-
 class MaxPooling:
     """Take each window's largest value, the first of equals; a NaN wins and stays visible."""
 
@@ -75,7 +30,7 @@ class MaxPooling:
         self.spec = spec
         self.xp = engine.xp
         self.memory = engine.memory
-        self.windows = Windows(spec, engine.xp)
+        self.windows = _windows(spec, engine)
         self._winner: Any = None  # for each window the index of the tap that won
 
     def forward(self, x: Blob, y: Blob, mask: Blob | None) -> None:
@@ -113,7 +68,7 @@ class AveragePooling:
     def __init__(self, spec: PoolingSpec, engine: Engine) -> None:
         self.xp = engine.xp
         self.memory = engine.memory
-        self.windows = Windows(spec, engine.xp)
+        self.windows = _windows(spec, engine)
         self._sizes = np.outer(_window_lengths(spec, 0), _window_lengths(spec, 1))
 
     def forward(self, x: Blob, y: Blob, mask: Blob | None) -> None:
@@ -134,6 +89,10 @@ class AveragePooling:
 
     def _divisor(self, dtype: Any) -> Any:
         return self.xp.asarray(self._sizes.astype(dtype))
+
+
+def _windows(spec: PoolingSpec, engine: Engine) -> Windows:
+    return Windows(engine.xp, spec.x_shape, spec.y_shape, spec.kernel, spec.stride, spec.pad)
 
 
 def _window_starts(spec: PoolingSpec, axis: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Layers that only move or share values: Concat, Split, Flatten, Reshape, Silence."""
+"""Layers that only share or join values: Concat, Split, Flatten, Reshape, Silence, Parameter."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
 from tests.core.layers.layer_harness import Row, cases, make_rig
 
@@ -66,6 +67,14 @@ ROWS = (
         lambda x: x[:, :, None, None],
     ),
     Row("reshape-to-scalar", reshape("shape { }"), ((1, 1),), lambda x: x[0, 0], batches=()),
+    Row(
+        "parameter",
+        'type: "Parameter" parameter_param { shape { dim: 2 dim: 3 } }',
+        (),
+        lambda param: param,
+        batches=(),
+    ),
+    Row("parameter-scalar", 'type: "Parameter"', (), lambda param: param, batches=()),
     Row("silence", 'type: "Silence"', ((2, 3), (4,)), lambda *xs: (), num_tops=0, gradient_tops=(0,)),
 )
 
@@ -77,7 +86,13 @@ def test_shape_layer_row_holds(check: Callable[[Row], None], row: Row) -> None:
 
 @pytest.mark.parametrize(
     ("layer", "shape"),
-    [('type: "Flatten"', (6,)), (reshape("shape { dim: 6 }"), (2, 3)), ('type: "Concat"', (2, 3))],
+    [
+        ('type: "Flatten"', (6,)),
+        (reshape("shape { dim: 6 }"), (2, 3)),
+        ('type: "Concat"', (2, 3)),
+        ('type: "Slice"', (2, 3)),
+        ('type: "Permute" permute_param { order: [0, 1] }', (2, 3)),
+    ],
 )
 def test_view_of_one_bottom_shares_its_memory(layer: str, shape: tuple[int, ...]) -> None:
     rig = make_rig(layer, [np.zeros((2, 3))] if len(shape) > 1 else [np.zeros((6, 1))])
@@ -88,7 +103,29 @@ def test_view_of_one_bottom_shares_its_memory(layer: str, shape: tuple[int, ...]
     assert np.all(rig.bottom[0].diff == 5)
 
 
+@pytest.mark.parametrize("layer", ['type: "Slice"', 'type: "Permute"'])
+def test_layer_that_shares_takes_the_gradient_also_when_its_tops_memory_was_exchanged(layer: str) -> None:
+    rig = make_rig(layer, [np.zeros((2, 3))])
+    rig.forward()
+    behind = Blob((2, 3), np.float64)
+    rig.top[0].share_diff(behind)  # as a Flatten behind it does in backward
+    rig.backward([np.full((2, 3), 5.0)])
+    np.testing.assert_array_equal(rig.bottom[0].diff, np.full((2, 3), 5.0))
+
+
+def test_parameter_shares_its_data_and_starts_at_zero() -> None:
+    rig = make_rig('type: "Parameter" parameter_param { shape { dim: 3 } }', [])
+    np.testing.assert_array_equal(rig.forward()[0], [0, 0, 0])
+    rig.top[0].data[...] = 5
+    np.testing.assert_array_equal(rig.layer.blobs[0].data, [5, 5, 5])
+
+
 MISTAKES = [
+    (
+        'type: "Parameter" parameter_param { shape { dim: -1 } }',
+        [],
+        "parameter_param.shape.dim must be 0 or more, got -1",
+    ),
     (
         'type: "Concat" concat_param { axis: 1 concat_dim: 1 }',
         [(2, 3), (2, 3)],

@@ -64,6 +64,17 @@ ROWS = [
     Row("one-dimensional", (2, 2, 9), 3, (4,), stride=(2,), pad=(1,)),
     Row("three-dimensional", (1, 2, 4, 3, 4), 2, (2, 2, 3), (1, 1, 2), (1, 0, 1), (2, 1, 1)),
     Row("as large as the image", (2, 2, 3, 4), 3, (3, 4)),
+    Row("depthwise, all at once", (2, 3, 8, 9), 3, (3, 2), (2, 1), (1, 2), (2, 3), 3),
+    Row("depthwise, dilation a multiple of the stride", (2, 2, 9, 8), 2, (3, 3), (2, 2), (2, 2), (2, 2), 2),
+    Row("depthwise, two filters a channel", (2, 3, 5, 4), 6, (3, 3), (1, 2), (1, 1), group=3),
+    Row("depthwise, four filters a channel", (2, 2, 4, 4), 8, (3, 3), group=2),
+    Row("depthwise, stride beyond the kernel", (2, 2, 9, 8), 2, (2, 2), (4, 3), (1, 0), group=2),
+    Row("depthwise, pad as large as the kernel", (1, 2, 3, 4), 2, (2, 3), (1, 2), (2, 3), group=2),
+    Row("depthwise, pointwise strided", (2, 2, 4, 5), 2, (1, 1), (2, 2), group=2),
+    Row("depthwise, one-dimensional", (2, 3, 9), 3, (3,), (2,), (1,), group=3),
+    Row("depthwise, three-dimensional", (1, 2, 4, 3, 4), 2, (2, 2, 3), (1, 2, 1), (1, 0, 1), group=2),
+    Row("depthwise, empty batch", (0, 3, 4, 4), 3, (3, 3), group=3),
+    Row("depthwise, upsampling", (1, 3, 8, 6), 3, (4, 4), (2, 2), (1, 1), group=3),
 ]
 
 
@@ -146,8 +157,11 @@ def run(rig: Any, operation: Any, spec: ConvolutionSpec, x: Array, weight: Array
 
 
 @pytest.mark.parametrize("transposed", [False, True])
-def test_convolution_run_again_gives_the_same_bits(rig: Any, transposed: bool) -> None:
-    row = Row("", (3, 4, 9, 9), 6, (3, 3), pad=(1, 1), group=2)
+@pytest.mark.parametrize(("num_coarse", "group"), [(6, 2), (4, 4)], ids=["grouped", "depthwise"])
+def test_convolution_run_again_gives_the_same_bits(
+    rig: Any, num_coarse: int, group: int, transposed: bool
+) -> None:
+    row = Row("", (3, 4, 9, 9), num_coarse, (3, 3), pad=(1, 1), group=group)
     spec = make_spec(row, transposed, bias=False)
     operation, x, weight = rig.engine.create(spec), rig.normal(*spec.x_shape), rig.normal(*row.weight)
     first = run(rig, operation, spec, x, weight)
@@ -155,9 +169,11 @@ def test_convolution_run_again_gives_the_same_bits(rig: Any, transposed: bool) -
     assert run(rig, operation, spec, x, weight) == first
 
 
-def test_convolution_between_others_of_its_net_is_not_disturbed(rig: Any) -> None:
+@pytest.mark.parametrize(
+    "row", [Row("", (2, 2, 5, 5), 3, (3, 3), pad=(1, 1)), Row("", (2, 2, 5, 5), 2, (3, 3), group=2)]
+)
+def test_convolution_between_others_of_its_net_is_not_disturbed(rig: Any, row: Row) -> None:
     """Two operations and two bottoms of one operation, forward all, backward all: buffers must not leak."""
-    row = Row("", (2, 2, 5, 5), 3, (3, 3), pad=(1, 1))
     spec = make_spec(row, bias=False)
     xs, weight = [rig.normal(*row.fine) for _ in range(3)], rig.normal(*row.weight)
     shared, alone = rig.engine.create(spec), rig.engine.create(spec)

@@ -1,0 +1,39 @@
+"""Parameter: a learned blob as a top."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dtrain.core.blob import Blob
+from dtrain.core.layers.layer import LAYERS, Arity, Layer
+from dtrain.core.layers.parts.shapes import shape_of
+
+
+@LAYERS.register("Parameter")
+class Parameter(Layer):
+    """Top: param 0, shaped as parameter_param.shape says and zero at first; it shares the param's data.
+
+    Its gradient is added to the param's, as every layer's is. Caffe lets the top share the param's diff too, so that
+    of several passes (iter_size) only the last counts. Follows caffe's parameter_layer.hpp.
+    """
+
+    bottoms = Arity(0, 0)
+
+    def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Create the param. Raises UserError for a shape that can't be."""
+        self.blobs.add_blob(*shape_of(self.param.parameter_param.shape, "parameter_param.shape"))
+
+    def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Give the top the param's shape and data."""
+        top[0].reshape(*self.blobs[0].shape)
+        top[0].share_data(self.blobs[0])
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Share again: the param may have become that of another net, or of a layer it is shared with."""
+        top[0].share_data(self.blobs[0])
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        """Add the top's gradient to the param's."""
+        if self.wants_param(0):
+            diff = self.blobs[0].update_diff(self.memory)
+            diff += top[0].read_diff(self.memory)

@@ -54,7 +54,11 @@ class Concat(Layer):
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Copy the top's gradient into the bottoms'."""
-        if len(bottom) > 1 and any(propagate_down):
+        if not any(propagate_down):
+            return
+        if len(bottom) == 1:
+            bottom[0].share_diff(top[0])  # whose memory may have been exchanged by a view behind
+        else:
             self.operation.backward(bottom, top[0], propagate_down)
 
     def _axis(self, num_axes: int) -> int:

@@ -45,8 +45,8 @@ _PENALTY = Rule('"L1" or "L2"', lambda value: value in ("L1", "L2"))
 # Message: rule: fields. "Parent.field" in place of a message's name is a rule for that place alone.
 _TABLE: dict[str, dict[Rule, str]] = {
     "SolverParameter": {
-        _COUNT: "test_iter iter_size average_loss stepsize",
-        _NOT_NEGATIVE: "test_interval max_iter display snapshot stepvalue base_lr gamma weight_decay delta",
+        _COUNT: "test_iter iter_size average_loss",
+        _NOT_NEGATIVE: "test_interval max_iter display snapshot stepsize stepvalue base_lr gamma weight_decay delta",
         _BELOW_1: "momentum momentum2 rms_decay",
         _FINITE: "power",
         _PENALTY: "regularization_type",

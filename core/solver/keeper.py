@@ -94,11 +94,11 @@ class Keeper:
         self._writer = BackgroundWriter()
         self._newest_own: int | None = None  # the iteration of the snapshot that this run wrote, or is from
 
-    def probe(self) -> None:
+    def probe(self, with_diff: bool = False) -> None:
         """Find out before training whether snapshots can be written. Raises UserError."""
 
         def check() -> None:
-            self.store.check(self._net.name, layer_records(self._net), self._history)
+            self.store.check(self._net.name, layer_records(self._net, with_diff), self._history)
             self.store.probe()
 
         self._on_rank_0(check)

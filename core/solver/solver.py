@@ -138,7 +138,7 @@ class Solver:
         """Train to max_iter, to a stop or until the monitor gives up; test, show and snapshot. Collective."""
         self.stopped_early = False
         if self.param.snapshot or self.param.snapshot_after_train or self.param.dtrain_param.keep_best:
-            self.keeper.probe()
+            self.keeper.probe(self.param.snapshot_diff)
         log.info("Solving %s", self.net.name)
         log.info("Learning Rate Policy: %s", self.param.lr_policy)
         self._tell("on_start")

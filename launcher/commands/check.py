@@ -64,7 +64,9 @@ def solver_lines(job: Job, args: argparse.Namespace, engine: Engine) -> list[str
     stages = split_list(args.stage)
     recipe = job.together(lambda: read_recipe(args.file, level=args.level, stages=stages))
     solver = Solver(recipe, engine=engine, communicator=job.communicator, activity=job.activity)
-    solver.keeper.probe()
+    if recipe.weights:
+        solver.load_weights(recipe.weights)
+    solver.keeper.probe(solver.param.snapshot_diff)
     lines = [run_line(solver)]
     for net in [solver.net, *solver.test_nets]:
         lines += net_report(net)

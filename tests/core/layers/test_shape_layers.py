@@ -103,7 +103,7 @@ def test_view_of_one_bottom_shares_its_memory(layer: str, shape: tuple[int, ...]
     assert np.all(rig.bottom[0].diff == 5)
 
 
-@pytest.mark.parametrize("layer", ['type: "Slice"', 'type: "Permute"'])
+@pytest.mark.parametrize("layer", ['type: "Concat"', 'type: "Slice"', 'type: "Permute"'])
 def test_layer_that_shares_takes_the_gradient_also_when_its_tops_memory_was_exchanged(layer: str) -> None:
     rig = make_rig(layer, [np.zeros((2, 3))])
     rig.forward()

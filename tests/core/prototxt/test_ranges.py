@@ -31,7 +31,7 @@ INF, NAN = math.inf, math.nan
         ("SolverParameter.iter_size", [1], [0]),
         ("SolverParameter.average_loss", [1], [0]),
         ("SolverParameter.max_iter", [0, 10000], [-1]),
-        ("SolverParameter.stepsize", [1], [0, -1]),
+        ("SolverParameter.stepsize", [0, 1], [-1]),
         ("SolverParameter.momentum", [0.0, 0.9], [1.0, -0.1, NAN]),
         ("SolverParameter.base_lr", [0.0, 0.01], [-0.01, INF, NAN]),
         ("SolverParameter.gamma", [0.0, 0.1], [-0.1, INF, NAN]),

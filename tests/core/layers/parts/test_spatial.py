@@ -1,4 +1,5 @@
-"""Windows as prototxt spells them. The mistakes that they refuse are in test_vision_layers.py."""
+"""Windows as prototxt spells them. The mistakes that they refuse are in test_convolution_layers.py and
+test_vision_layers.py."""
 
 from __future__ import annotations
 

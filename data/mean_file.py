@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from dtrain.data.blob_file import read_shape_and_values
 from dtrain.data.errors import DataError
 from dtrain.proto import caffe_pb2
 
@@ -23,18 +23,11 @@ def read_mean_file(path: str) -> NDArray[np.float32]:
     Raises DataError when the file can't be read, is no BlobProto, has not as many values as it says, or
     one that is infinite or no number.
     """
-    blob = caffe_pb2.BlobProto()
-    try:
-        blob.ParseFromString(Path(path).read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: mean_file must be readable, got: {error.strerror}") from None
-    except ValueError:  # the system has no way to say such a name
-        raise DataError(f"{path}: mean_file must be a file's name, got one with a NUL character") from None
-    except DecodeError:
-        raise DataError(f"{path}: mean_file must be a BlobProto (.binaryproto), got other bytes") from None
-    shape = _read_shape(blob)
+    shape, wide = read_shape_and_values(path, "mean_file")
+    if len(shape) == 4 and shape[0] == 1:
+        shape = shape[1:]
     with np.errstate(over="ignore"):  # a double that no float holds becomes infinite, and is refused below
-        values = np.array(blob.data or blob.double_data, np.float32)
+        values = wide.astype(np.float32)
     size = "x".join(map(str, shape))
     if len(shape) != 3 or min(shape) < 1:
         raise DataError(f"{path}: mean image must be channels x height x width, got {size or 'no shape'}")
@@ -61,9 +54,3 @@ def write_mean_file(path: str, mean: NDArray[np.float32]) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise DataError(f"{path}: mean file must be writable, got: {error.strerror}") from None
-
-
-def _read_shape(blob: caffe_pb2.BlobProto) -> tuple[int, ...]:
-    is_legacy = any(blob.HasField(name) for name in ("num", "channels", "height", "width"))
-    shape = (blob.num, blob.channels, blob.height, blob.width) if is_legacy else tuple(blob.shape.dim)
-    return shape[1:] if len(shape) == 4 and shape[0] == 1 else shape

@@ -8,10 +8,10 @@ from typing import Any
 from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS
-from dtrain.core.layers.parts.blob_file import read_blob_file
 from dtrain.core.layers.parts.shapes import name_bottom
 from dtrain.core.layers.parts.softmax_loss import SoftmaxLossLayer
 from dtrain.core.paths import resolve
+from dtrain.data.blob_file import read_blob_file
 
 SMALLEST = 1e-20  # a class of smaller probability costs as much as one of this
 
@@ -29,7 +29,7 @@ class InfogainLoss(SoftmaxLossLayer):
     messages = ("infogain_loss_param", "softmax_param", "loss_param")
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Read H, if it is a file. Raises UserError if there is neither a file nor a third bottom."""
+        """Read H, if it is a file. Raises UserError or DataError if there is neither a file nor a third bottom."""
         if self.param.loss_param.HasField("normalize"):
             raise UserError(
                 "loss_param.normalize must be left out here; give normalization: VALID or BATCH_SIZE"

@@ -103,8 +103,8 @@ def test_read_mean_file_of_other_files_says_so(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a blob")
     for name, complaint in (
         ("text", "mean_file must be a BlobProto (.binaryproto), got other bytes"),
-        ("no", "mean_file must be readable, got: No such file or directory"),
-        (".", "mean_file must be readable, got: Is a directory"),
+        ("no", "mean_file must be a readable file, got: No such file or directory"),
+        (".", "mean_file must be a readable file, got: Is a directory"),
     ):
         with pytest.raises(DataError) as caught:
             read_mean_file(str(tmp_path / name))

@@ -15,6 +15,7 @@ import pytest
 
 from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
+from dtrain.data.errors import DataError
 from dtrain.proto import caffe_pb2
 from tests.core.layers.layer_harness import Array, Row, cases, check_diff_rules, make_layer, make_rig
 from tests.core.layers.loss_formulas import infogain, probabilities, sum_over_places
@@ -263,7 +264,7 @@ def test_infogain_loss_source_is_found_beside_the_file_that_names_it(tmp_path: P
     (tmp_path / "H.binaryproto").write_bytes(caffe_pb2.BlobProto(data=[1], num=1).SerializeToString())
     layer = make_layer(infogain_loss('infogain_loss_param { source: "H.binaryproto" }'), num_bottoms=2)
     layer.context = replace(layer.context, net_path=str(tmp_path / "net.prototxt"))
-    with pytest.raises(UserError, match=f"^{tmp_path}/H.binaryproto: infogain_loss_param.source of shape"):
+    with pytest.raises(DataError, match=f"^{tmp_path}/H.binaryproto: infogain_loss_param.source of shape"):
         layer.setup([Blob((1, 4)), Blob((1,))], [Blob()])
 
 

@@ -1,4 +1,4 @@
-"""A BlobProto in a file of its own."""
+"""Tests of data/blob_file.py."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dtrain.core.errors import UserError
-from dtrain.core.layers.parts.blob_file import read_blob_file
+from dtrain.data.blob_file import read_blob_file
+from dtrain.data.errors import DataError
 from dtrain.proto import caffe_pb2
 
 
@@ -40,7 +40,7 @@ def test_read_blob_file_of_doubles_keeps_them(tmp_path: Path) -> None:
 
 def test_read_blob_file_with_too_few_values_says_how_many(tmp_path: Path) -> None:
     path = written(tmp_path, shape=caffe_pb2.BlobShape(dim=[2, 3]), data=range(5))
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(DataError) as caught:
         read_blob_file(path, "infogain_loss_param.source")
     assert str(caught.value) == (
         f"{path}: infogain_loss_param.source of shape (2, 3) must have as many values, got 5"
@@ -48,7 +48,7 @@ def test_read_blob_file_with_too_few_values_says_how_many(tmp_path: Path) -> Non
 
 
 def test_read_blob_file_that_is_missing_names_it(tmp_path: Path) -> None:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(DataError) as caught:
         read_blob_file(f"{tmp_path}/H", "source")
     assert (
         str(caught.value) == f"{tmp_path}/H: source must be a readable file, got: No such file or directory"
@@ -57,5 +57,7 @@ def test_read_blob_file_that_is_missing_names_it(tmp_path: Path) -> None:
 
 def test_read_blob_file_of_other_bytes_says_so(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a message")
-    with pytest.raises(UserError, match=r"text: source must be a binary BlobProto, got other bytes$"):
+    with pytest.raises(
+        DataError, match=r"text: source must be a BlobProto \(.binaryproto\), got other bytes$"
+    ):
         read_blob_file(f"{tmp_path}/text", "source")

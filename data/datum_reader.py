@@ -5,9 +5,6 @@ The batch reader of the Data layer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,24 +12,40 @@ from dtrain.data.batch import Batch
 from dtrain.data.batch_reader import BatchReader
 from dtrain.data.datum import Datum, parse_datum
 from dtrain.data.datum_batch import CanonicalLayout
-from dtrain.data.errors import DataError
+from dtrain.data.image_batch import Image, errors_named, fill_images
+from dtrain.data.image_codec import open_image
 from dtrain.data.record_source import RecordSource
 from dtrain.data.sampler import Sampler
 from dtrain.data.transformer import Transformer
+from dtrain.data.workers import Workers
 
 
 class DatumReader(BatchReader):
-    """Read batches of images and labels from records that are all of the size of the first.
+    """Read batches of images and labels; images may be stored as values or compressed, both in one database too.
 
-    record_shape: (C, H, W) of the records. The arrays of a batch are images (N, C, h, w) and labels (N,).
-    Raises DataError when the first record is corrupt or compressed, or does not fit the transformer.
+    Compressed ones are decoded to the colors of the transformer's spec. The images of a batch come out in one
+    size, which may be another in the next batch. record_shape: (C, H, W) of the first record. The arrays of a
+    batch are images (N, C, h, w) and labels (N,). The workers end with the reader.
+
+    Raises DataError when the first record is corrupt or does not fit the transformer.
     """
 
-    def __init__(self, source: RecordSource, sampler: Sampler, transformer: Transformer) -> None:
+    def __init__(
+        self,
+        source: RecordSource,
+        sampler: Sampler,
+        transformer: Transformer,
+        workers: Workers | None = None,
+    ) -> None:
         self._source = source
         self._sampler = sampler
         self._transformer = transformer
-        self.record_shape = self._parse(source.read(0), 0).shape
+        self._workers = workers or Workers()
+        with errors_named(self._name, 0):
+            first = parse_datum(source.read(0))
+            self.record_shape = self._open(first).shape
+        if not first.encoded:
+            transformer.spec.warn_of_colors()
         self.num_records = sampler.num_records
         self.shapes = (transformer.output_shape(self.record_shape), ())
         self._layout = CanonicalLayout(self.record_shape)
@@ -45,49 +58,39 @@ class DatumReader(BatchReader):
     def read(self, positions: NDArray[np.int64], batch: Batch) -> None:
         """Fill `batch` with the records at `positions`, int64 (N,).
 
-        Raises DataError that names database and record when one is corrupt, compressed or of another size.
+        Raises DataError that names database and record when one is corrupt or of another size than the first.
         """
         batch.epochs[:], batch.indices[:] = self._sampler.records(positions)
         indices = batch.indices.tolist()
         records = self._source.read_batch(indices)
-        images, labels = self._layout.slice_batch(records) or self._slice_each(records, indices)
-        self._transformer.transform_batch(images, batch.epochs, batch.indices, batch.data)
-        batch.labels[:] = labels
+        sliced = self._layout.slice_batch(records)
+        if sliced is not None:
+            images, batch.labels[:] = sliced
+            out = batch.fit(0, self._transformer.output_shape(self.record_shape))
+            self._transformer.transform_batch(images, batch.epochs, batch.indices, out)
+            return
+
+        def open_item(item: int) -> Image:
+            datum = parse_datum(records[item])
+            batch.labels[item] = datum.label
+            return self._open(datum)
+
+        def name_item(item: int) -> str:
+            return self._name(indices[item])
+
+        fill_images(batch, open_item, name_item, self._transformer, self._workers)
 
     def name_record(self, index: int) -> str:
         """Return the record's key and database."""
         return f'record "{self._source.key(index)}" of {self._source.path}'
 
     def close(self) -> None:
-        """Close the database."""
+        """End the workers and close the database."""
+        self._workers.close()
         self._source.close()
 
-    def _slice_each(
-        self, records: Sequence[memoryview], indices: list[int]
-    ) -> tuple[list[NDArray[Any]], list[int]]:
-        images, labels = [], []
-        for record, index in zip(records, indices, strict=True):
-            datum = self._parse(record, index)
-            if datum.shape != self.record_shape:
-                first, got = ("x".join(map(str, shape)) for shape in (self.record_shape, datum.shape))
-                raise DataError(
-                    f"{self._name(index)}: size must be {first} like the first record's, got {got}"
-                )
-            images.append(datum.image())
-            labels.append(datum.label)
-        return images, labels
-
-    def _parse(self, record: memoryview, index: int) -> Datum:
-        try:
-            datum = parse_datum(record)
-        except DataError as error:
-            raise DataError(f"{self._name(index)}: {error.problem}") from None
-        if datum.encoded:
-            raise DataError(
-                f"{self._name(index)}: image must be stored as pixels, got a compressed one; "
-                "convert the images again without --encoded"
-            )
-        return datum
+    def _open(self, datum: Datum) -> Image:
+        return open_image(datum.data, self._transformer.spec.colors) if datum.encoded else datum.image()
 
     def _name(self, index: int) -> str:
         return f'{self._source.path}: record "{self._source.key(index)}"'

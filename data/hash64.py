@@ -26,6 +26,8 @@ class Purpose(IntEnum):
     CROP_COLUMN = 3
     MIRROR = 4
     SHUFFLE_FILES = 5
+    SKIP = 6
+    WINDOW = 7
 
 
 def hash64(seed: int, purpose: Purpose, epochs: ArrayLike, indices: ArrayLike) -> NDArray[np.uint64]:

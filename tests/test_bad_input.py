@@ -180,7 +180,8 @@ DATABASE_CASES = {
     truncated: r"records: data.mdb must have at least \d+ bytes, got 8192; it is truncated, copy it again",
     foreign: "records: data.mdb must be an LMDB file, got: .*",
     corrupt: 'records: record "00000007": byte 6: field must have at most the 12 bytes that are left, got 36',
-    other_size: 'records: record "00000007": size must be 1x6x6 like the first record\'s, got 1x5x5',
+    other_size: 'records: record "00000007": size must be 1x6x6 like that of records: record "00000004" '
+    "in the same batch, got 1x5x5; give all images one size, or batch_size: 1",
 }
 
 

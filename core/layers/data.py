@@ -1,7 +1,7 @@
 """Data: batches of Datum records from a database, with Caffe's transformations.
 
-Extension (`dtrain_param`): `shuffle: true` reads every epoch in an order of its own, a function of (seed,
-epoch). Follows caffe's data_layer.cpp, except that every rank reads its share in TEST too (see
+Extensions (`dtrain_param`): `shuffle: true` reads every epoch in an order of its own, a function of (seed,
+epoch); decode_threads. Follows caffe's data_layer.cpp, except that every rank reads its share in TEST too (see
 docs/architecture.md) and that where to start is known, so that a resumed run reads on.
 """
 
@@ -13,9 +13,11 @@ from dataclasses import replace
 from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS
+from dtrain.core.layers.parts.images import make_workers, transform_spec
 from dtrain.core.layers.parts.reading import ReadingLayer
 from dtrain.core.paths import resolve
 from dtrain.data.datum_reader import DatumReader
+from dtrain.data.picture import Colors
 from dtrain.data.sampler import Sampler
 from dtrain.data.source import open_source
 from dtrain.data.transformer import Transformer, TransformSpec
@@ -27,7 +29,12 @@ class Data(ReadingLayer):
     """Top 0: (batch_size, C, H, W), cropped, mirrored, mean subtracted, scaled. Top 1: labels (batch_size).
 
     data_param: source (relative to the working directory or to the net's file), backend, batch_size, prefetch.
+    Compressed records are decoded as they are stored, unless force_encoded_color, or transform_param's
+    force_color or force_gray, says otherwise. The shape follows the first record of each batch.
     """
+
+    messages = ("data_param", "transform_param")
+    extensions = ("shuffle", "decode_threads")
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Open the source and make the loader. Raises UserError or DataError if that can't be."""
@@ -39,13 +46,21 @@ class Data(ReadingLayer):
         backend = caffe_pb2.DataParameter.DB.Name(param.backend)
         source = open_source(backend, resolve(param.source, self.context.net_path))
         seed = self.context.random.seed
-        spec = TransformSpec.from_param(self.param.transform_param)
-        if spec.mean_file:
-            spec = replace(spec, mean_file=resolve(spec.mean_file, self.context.net_path))
         shuffle = self.param.dtrain_param.shuffle and self.phase == caffe_pb2.TRAIN
         reader = DatumReader(
             source,
             Sampler(len(source), seed=seed, shuffle=shuffle),
-            Transformer(spec, train=self.phase == caffe_pb2.TRAIN, seed=seed),
+            Transformer(self._spec(), train=self.phase == caffe_pb2.TRAIN, seed=seed),
+            make_workers(self.param),
         )
         self.make_loader(reader, param.batch_size, param.prefetch)
+
+    def _spec(self) -> TransformSpec:
+        spec = transform_spec(self, "data_param", may_be_compressed=True)
+        if not self.param.data_param.force_encoded_color:
+            return spec
+        if spec.colors is Colors.GRAY:
+            raise UserError(
+                "data_param.force_encoded_color and transform_param.force_gray must not be set both; take one out"
+            )
+        return replace(spec, colors=Colors.COLOR)

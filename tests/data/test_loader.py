@@ -168,7 +168,8 @@ def test_next_meeting_a_bad_record_raises_naming_it(
         with pytest.raises(DataError) as caught:
             loader.next()
         assert caught.value.problem == (
-            f'{path}: record "00000005": size must be 2x3x4 like the first record\'s, got 2x4x3'
+            f'{path}: record "00000005": size must be 2x3x4 like that of {path}: record "00000004" '
+            "in the same batch, got 2x4x3; give all images one size, or batch_size: 1"
         )
     loader.start()
     assert loader.next().indices.tolist() == [0, 1]

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dtrain.data.errors import DataError
+from dtrain.data.picture import Colors, Picture
 from dtrain.data.transformer import Transformer, TransformSpec
 from dtrain.proto import caffe_pb2
 
@@ -136,6 +137,45 @@ def test_transform_batch_of_a_strided_array_equals_that_of_a_plain_one() -> None
     assert np.array_equal(transform(transformer, strided), IMAGES.astype(np.float32) * np.float32(0.25))
 
 
+@pytest.mark.parametrize("mean", MEANS)
+def test_transform_image_of_alternating_channels_equals_that_of_channels_apart(
+    mean: str, mean_file: str
+) -> None:
+    spec = TransformSpec(0.5, True, 4, mean_file if mean == "file" else "", MEANS[mean][0])
+    transformer = Transformer(spec, train=True, seed=5)
+    alternating = [image.transpose(1, 2, 0).copy().transpose(2, 0, 1) for image in IMAGES]
+    assert np.array_equal(transform(transformer, alternating), transform(transformer))
+
+
+def test_transform_image_of_a_picture_asks_for_no_row_below_its_window() -> None:
+    class Rows(Picture):
+        shape = RECORD_SHAPE
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def pixels(self, num_rows: int | None = None) -> NDArray[np.uint8]:
+            asked.append(num_rows)
+            return IMAGES[self.number][:, :num_rows]
+
+    asked: list[int | None] = []
+    transformer = Transformer(TransformSpec(mirror=True, crop_size=3), train=True, seed=5)
+    out = np.empty((NUM_IMAGES, 2, 3, 3), np.float32)
+    for number, draw in enumerate(transformer.draw(EPOCHS, INDICES)):
+        transformer.transform_image(Rows(number), draw, out[number])
+    assert np.array_equal(out, transform(transformer))
+    assert set(asked) == {3, 4, 5, 6, 7}
+
+
+def test_output_shape_is_that_of_each_image() -> None:
+    transformer = Transformer(TransformSpec(mean_values=(1, 2, 3)), train=True)
+    assert transformer.output_shape((3, 5, 6)) == (3, 5, 6)
+    assert transformer.output_shape((3, 6, 5)) == (3, 6, 5)
+    for _ in range(2):
+        with pytest.raises(DataError, match="mean_value must be given once or for each of 1 channels, got 3"):
+            transformer.output_shape((1, 5, 6))
+
+
 def test_transform_batch_depends_on_seed_epoch_and_record_only() -> None:
     spec = TransformSpec(mirror=True, crop_size=2)
     together = transform(Transformer(spec, train=True, seed=7))
@@ -182,7 +222,7 @@ def test_output_shape_that_does_not_fit_names_all_that_is_wrong(mean_file: str) 
 
 
 def test_transformer_without_its_mean_file_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="mean_file must be readable"):
+    with pytest.raises(DataError, match="mean_file must be a readable file"):
         Transformer(TransformSpec(mean_file=str(tmp_path / "no")), train=True)
 
 
@@ -205,7 +245,17 @@ def test_from_param_of_fields_that_exclude_each_other_names_all() -> None:
     ]
 
 
-def test_from_param_of_force_gray_notes_that_it_does_nothing(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("field", "colors"),
+    [("force_color", Colors.COLOR), ("force_gray", Colors.GRAY), ("mirror", Colors.STORED)],
+)
+def test_from_param_takes_colors_and_notes_where_they_do_nothing(
+    field: str, colors: Colors, caplog: pytest.LogCaptureFixture
+) -> None:
+    param = caffe_pb2.TransformationParameter(**{field: True})
     with caplog.at_level(logging.WARNING):
-        TransformSpec.from_param(caffe_pb2.TransformationParameter(force_gray=True), "net.prototxt:3")
-    assert caplog.messages == ["net.prototxt:3: force_color and force_gray are for compressed images only"]
+        assert TransformSpec.from_param(param, "net.prototxt:3", may_be_compressed=True).colors is colors
+        assert caplog.messages == []
+        TransformSpec.from_param(param, "net.prototxt:3")
+    warning = "net.prototxt:3: force_color and force_gray are for compressed images only"
+    assert caplog.messages == [warning] * (colors is not Colors.STORED)

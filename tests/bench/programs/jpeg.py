@@ -1,7 +1,8 @@
-"""Read JPEGs of 500x375 through ImageData's and Data's readers, and print images/s as one line of JSON.
+"""Read JPEGs of 500x375 by the readers of ImageData and Data, and print images/s as one line of JSON.
 
 The peer is simplejpeg alone, which decodes the same bytes, from memory, on one thread. The readers crop 227x227 at
-random, mirror and subtract a mean, on one thread for each core.
+random, mirror and subtract a mean, on one thread for each core. CPU time per image says what they cost on a machine
+that is not quiet.
 
 jpeg.py FOLDER
 """
@@ -12,6 +13,8 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +33,7 @@ from dtrain.data.transformer import Transformer, TransformSpec
 from dtrain.data.workers import Workers
 from dtrain.proto import caffe_pb2
 
-NUM_IMAGES, BATCH_SIZE, NUM_BATCHES, NUM_ROUNDS = 64, 64, 8, 5
+NUM_IMAGES, BATCH_SIZE, NUM_BATCHES, NUM_BATCHES_AHEAD, NUM_ROUNDS = 64, 64, 4, 5, 8
 HEIGHT, WIDTH, CROP_SIZE, QUALITY = 375, 500, 227, 90
 SPEC = TransformSpec(mirror=True, crop_size=CROP_SIZE, mean_values=(104, 117, 123))
 
@@ -62,26 +65,28 @@ def make_readers(folder: Path, jpegs: list[bytes], num_threads: int) -> dict[str
         "files": ImageReader(
             images, spec, Sampler(NUM_IMAGES), Transformer(SPEC, train=True), Workers(num_threads)
         ),
-        "lmdb": DatumReader(
-            source, Sampler(NUM_IMAGES), Transformer(SPEC, train=True), Workers(num_threads)
-        ),
+        "lmdb": DatumReader(source, Sampler(NUM_IMAGES), Transformer(SPEC, train=True), Workers(num_threads)),
     }
 
 
-def decode_alone(jpegs: list[bytes]) -> float:
-    """Return images/s of simplejpeg on this thread."""
-    began = time.perf_counter()
+def measure(action: Callable[[], object], num_images: int) -> tuple[float, float]:
+    """Return images/s, and microseconds of CPU time per image, of an action."""
+    began, began_cpu = time.perf_counter(), time.process_time()
+    action()
+    elapsed, cpu = time.perf_counter() - began, time.process_time() - began_cpu
+    return num_images / elapsed, cpu / num_images * 1e6
+
+
+def decode_alone(jpegs: list[bytes]) -> None:
+    """Decode with simplejpeg on this thread."""
     for jpeg in jpegs:
         simplejpeg.decode_jpeg(jpeg, "BGR")
-    return len(jpegs) / (time.perf_counter() - began)
 
 
-def read_batches(reader: BatchReader, batches: list[Batch]) -> float:
-    """Return images/s of a reader that fills batches in turn, as a loader lets it."""
-    began = time.perf_counter()
+def read_batches(reader: BatchReader, batches: list[Batch]) -> None:
+    """Let a reader fill batches in turn, as a loader does."""
     for number in range(NUM_BATCHES):
         reader.read(np.arange(number * BATCH_SIZE, (number + 1) * BATCH_SIZE), batches[number % len(batches)])
-    return NUM_BATCHES * BATCH_SIZE / (time.perf_counter() - began)
 
 
 def main() -> None:
@@ -89,13 +94,17 @@ def main() -> None:
     jpegs = draw_jpegs()
     num_cores = len(os.sched_getaffinity(0))
     readers = make_readers(Path(sys.argv[1]), jpegs, num_cores)
-    batches = [Batch(BATCH_SIZE, readers["files"].shapes) for _ in range(5)]
-    result = dict.fromkeys(("alone_per_s", *(f"{name}_per_s" for name in readers)), 0.0)
+    batches = [Batch(BATCH_SIZE, readers["files"].shapes) for _ in range(NUM_BATCHES_AHEAD)]
+    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in ("alone", *readers)}
     for _ in range(NUM_ROUNDS):
-        result["alone_per_s"] = max(result["alone_per_s"], decode_alone(jpegs * 4))
+        rounds["alone"].append(measure(lambda: decode_alone(jpegs * 2), 2 * NUM_IMAGES))
         for name, reader in readers.items():
-            result[f"{name}_per_s"] = max(result[f"{name}_per_s"], read_batches(reader, batches))
-    result |= {"num_cores": num_cores, "num_bytes": sum(map(len, jpegs)) / len(jpegs)}
+            fill = partial(read_batches, reader, batches)
+            rounds[name].append(measure(fill, NUM_BATCHES * BATCH_SIZE))
+    result: dict[str, float] = {"num_cores": num_cores, "jpeg_bytes": sum(map(len, jpegs)) / NUM_IMAGES}
+    for name, measured in rounds.items():
+        result[f"{name}_per_s"] = max(per_s for per_s, _ in measured)
+        result[f"{name}_cpu_us"] = min(cpu_us for _, cpu_us in measured)
     print(json.dumps(result))
 
 

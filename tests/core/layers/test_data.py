@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from PIL import Image
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines import create_engine
@@ -90,6 +92,40 @@ def test_data_in_train_crops_anywhere(folder: Path) -> None:
     assert len(offsets) > 4  # of 9, in 24 draws
 
 
+def write_compressed(folder: Path) -> np.ndarray:
+    """Write PNGs of three channels to the database "compressed"; return them as (N, 3, 5, 5), blue first."""
+    colors = np.concatenate([IMAGES, IMAGES[:, :1]], axis=1)
+    values = []
+    for image in colors:
+        file = io.BytesIO()
+        Image.fromarray(image[::-1].transpose(1, 2, 0)).save(file, "PNG")
+        values.append(caffe_pb2.Datum(data=file.getvalue(), encoded=True, label=7).SerializeToString())
+    write_lmdb(folder / "compressed", ((b"%08d" % i, value) for i, value in enumerate(values)))
+    return colors
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_gray"),
+    [
+        ("", False),
+        ("force_encoded_color: true", False),
+        ("transform_param { force_color: true }", False),
+        ("transform_param { force_gray: true }", True),
+        ("dtrain_param { decode_threads: 3 }", False),
+    ],
+)
+def test_data_decodes_compressed_records_to_the_colors_asked_for(
+    folder: Path, fields: str, is_gray: bool
+) -> None:
+    colors = write_compressed(folder)
+    source = SOURCE.replace("lmdb", "compressed")
+    images, labels = read(f"{source} {fields}" if "{" in fields else f"{source[:-1]} {fields} }}")
+    if is_gray:  # libpng's weights of blue, green and red
+        colors = (np.tensordot(colors.astype(int), [3736, 19235, 9797], (1, 0)) >> 15)[:, np.newaxis]
+    np.testing.assert_array_equal(images, colors[:NUM_READ])
+    assert labels.tolist() == [7] * NUM_READ
+
+
 @pytest.mark.parametrize(("phase", "is_shuffled"), [(TRAIN, True), (TEST, False)])
 def test_data_shuffles_in_train_alone(folder: Path, phase: int, is_shuffled: bool) -> None:
     images, labels = read(f"{SOURCE} dtrain_param {{ shuffle: true }}", phase, num_batches=2)
@@ -115,12 +151,16 @@ def test_data_finds_source_and_mean_file_beside_the_net_s_file(
         ("data_param { batch_size: 1 }", "^data_param.source must name a database, got none$"),
         ('data_param { source: "lmdb" }', "^data_param.batch_size must be at least 1, got none$"),
         (SOURCE.replace('"lmdb"', '"none"'), "^none: "),
-        (SOURCE.replace("LMDB", "LEVELDB"), "LEVELDB"),
+        (SOURCE.replace("LMDB", "LEVELDB"), "LevelDB"),
         (
             f"{SOURCE} transform_param {{ crop_size: 6 }}",
             "crop_size must fit into the records of 2x5x5, got 6",
         ),
         (f'{SOURCE} transform_param {{ mean_file: "none" }}', "^none: "),
+        (
+            f"{SOURCE[:-1]} force_encoded_color: true }} transform_param {{ force_gray: true }}",
+            "force_encoded_color and transform_param.force_gray must not be set both",
+        ),
     ],
 )
 def test_data_that_cannot_be_read_is_refused(folder: Path, fields: str, problem: str) -> None:

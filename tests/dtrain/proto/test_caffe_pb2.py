@@ -13,10 +13,34 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 from dtrain.proto import caffe_pb2
 
 FOLDER = Path(__file__).parent
-OUR_MESSAGES = {"DtrainSolverParameter", "DtrainLayerParameter"}
+# Of layers that Caffe's forks have, by the field of LayerParameter that holds each, and dtrain's own.
+FORKS_MESSAGES = {
+    "focal_loss_param": "FocalLossParameter",
+    "interp_param": "InterpParameter",
+    "layer_norm_param": "LayerNormParameter",
+    "norm_param": "NormalizeParameter",
+    "permute_param": "PermuteParameter",
+    "psroi_pooling_param": "PSROIPoolingParameter",
+    "relu6_param": "ReLU6Parameter",
+    "roi_pooling_param": "ROIPoolingParameter",
+    "shuffle_channel_param": "ShuffleChannelParameter",
+    "smooth_l1_loss_param": "SmoothL1LossParameter",
+    "upsample_param": "UpsampleParameter",
+}
+OUR_MESSAGES = {
+    "DtrainSolverParameter",
+    "DtrainLayerParameter",
+    "MonitorParameter",
+    *FORKS_MESSAGES.values(),
+}
 OUR_FIELDS = {
     ("SolverParameter", "dtrain_param", 10001, "DtrainSolverParameter"),
     ("LayerParameter", "dtrain_param", 10001, "DtrainLayerParameter"),
+    ("DropoutParameter", "scale_train", 10001, ""),
+    *(
+        ("LayerParameter", field, 10010 + i, message)
+        for i, (field, message) in enumerate(FORKS_MESSAGES.items())
+    ),
 }
 LABELS = {
     "optional": FieldDescriptorProto.LABEL_OPTIONAL,
@@ -98,7 +122,10 @@ def test_enums_are_caffes_and_no_others() -> None:
     in_table = {(row["enum"], row["value"], int(row["number"])) for row in ENUMS}
     enums = {enum.name: enum for enum in FILE.enum_type}
     enums |= {
-        f"{message.name}.{enum.name}": enum for message in FILE.message_type for enum in message.enum_type
+        f"{message.name}.{enum.name}": enum
+        for message in FILE.message_type
+        for enum in message.enum_type
+        if message.name not in OUR_MESSAGES
     }
     in_file = {(name, value.name, value.number) for name, enum in enums.items() for value in enum.value}
     assert in_file == in_table

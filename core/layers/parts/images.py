@@ -1,0 +1,70 @@
+"""What layers that read images take from their params: the transformation, and threads to decode in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+
+from dtrain.core.errors import UserError
+from dtrain.core.layers.layer import Layer
+from dtrain.core.paths import resolve
+from dtrain.data.transformer import TransformSpec
+from dtrain.data.workers import Workers
+from dtrain.dist.launch_environment import launched_local_size
+from dtrain.proto import caffe_pb2
+
+_OLD_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
+
+
+def transform_spec(layer: Layer, own_name: str, may_be_compressed: bool = False) -> TransformSpec:
+    """Return the layer's transform_param, with the old fields of its own message, such as data_param.
+
+    The mean file is looked for as all files are. Raises UserError when a field is given in both messages with
+    different values, DataError when fields exclude one another.
+    """
+    param = caffe_pb2.TransformationParameter()
+    param.CopyFrom(layer.param.transform_param)
+    own = getattr(layer.param, own_name)
+    for field in _OLD_FIELDS:
+        if not own.HasField(field):
+            continue
+        value = getattr(own, field)
+        if param.HasField(field) and getattr(param, field) != value:
+            raise UserError(
+                f"{field} must be given once, got {getattr(param, field)} in transform_param and {value} in "
+                f"{own_name}; take the latter out"
+            )
+        setattr(param, field, value)
+    spec = TransformSpec.from_param(param, may_be_compressed=may_be_compressed)
+    if spec.mean_file:
+        spec = replace(spec, mean_file=resolve(spec.mean_file, layer.context.net_path))
+    return spec
+
+
+def find_folder(root_folder: str, path: str, listed_in: str, net_path: str) -> str:
+    """Return what to put before the paths of images so that they are found as `path`, the first of them, is.
+
+    Arguments:
+        root_folder: put before each path as it stands, without a slash.
+        listed_in: the file that lists the paths. net_path: the net's file. The images are looked for from the
+            working directory, from the folder of the one and then of the other file.
+    """
+    named = root_folder + path
+    found = resolve(resolve(named, listed_in), net_path)
+    return found[: len(found) - len(named)] + root_folder
+
+
+def make_workers(param: caffe_pb2.LayerParameter) -> Workers:
+    """Return dtrain_param.decode_threads workers; for 0 as many as this rank has cores."""
+    return Workers(param.dtrain_param.decode_threads or num_own_cores(os.environ))
+
+
+def num_own_cores(env: Mapping[str, str]) -> int:
+    """Return how many cores this rank may use: those it is bound to, or its share of the node's.
+
+    env: the environment, in which a launcher says how many ranks the node has.
+    """
+    num_cores = os.cpu_count() or 1
+    num_bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else num_cores
+    return min(num_bound, max(1, num_cores // (launched_local_size(env) or 1)))

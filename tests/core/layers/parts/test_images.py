@@ -1,0 +1,120 @@
+"""Tests of core/layers/parts/images.py."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+
+from dtrain.core.errors import UserError
+from dtrain.core.layers.parts import images
+from dtrain.core.layers.parts.images import find_folder, make_workers, num_own_cores, transform_spec
+from dtrain.data.errors import DataError
+from dtrain.data.picture import Colors
+from dtrain.data.transformer import TransformSpec
+from dtrain.proto import caffe_pb2
+from tests.core.layers.layer_harness import make_layer
+
+
+def spec_of(fields: str, may_be_compressed: bool = False) -> TransformSpec:
+    layer = make_layer(f'type: "ImageData" {fields}', 0, 2)
+    return transform_spec(layer, "image_data_param", may_be_compressed)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ("", TransformSpec()),
+        ("transform_param { crop_size: 3 mirror: true }", TransformSpec(crop_size=3, mirror=True)),
+        ("image_data_param { crop_size: 3 mirror: true }", TransformSpec(crop_size=3, mirror=True)),
+        ("transform_param { mirror: true } image_data_param { scale: 0.5 }", TransformSpec(0.5, True)),
+        ("transform_param { scale: 0.5 } image_data_param { scale: 0.5 }", TransformSpec(0.5)),
+        ('image_data_param { mean_file: "none" }', TransformSpec(mean_file="none")),
+    ],
+)
+def test_transform_spec_takes_both_messages(fields: str, expected: TransformSpec) -> None:
+    assert spec_of(fields) == expected
+
+
+def test_transform_spec_of_two_values_is_refused() -> None:
+    with pytest.raises(UserError) as caught:
+        spec_of("transform_param { scale: 0.5 } image_data_param { scale: 2 }")
+    assert str(caught.value) == (
+        "scale must be given once, got 0.5 in transform_param and 2.0 in image_data_param; take the latter out"
+    )
+
+
+def test_transform_spec_of_fields_that_exclude_each_other_is_refused() -> None:
+    with pytest.raises(DataError, match="mean_file and mean_value must not be set both"):
+        spec_of('transform_param { mean_value: 3 } image_data_param { mean_file: "mean" }')
+
+
+def test_transform_spec_notes_colors_where_nothing_is_compressed(caplog: pytest.LogCaptureFixture) -> None:
+    fields = "transform_param { force_gray: true }"
+    with caplog.at_level(logging.WARNING):
+        assert spec_of(fields, may_be_compressed=True).colors is Colors.GRAY
+        assert not caplog.messages
+        spec_of(fields)
+    assert len(caplog.messages) == 1
+
+
+def test_find_folder_looks_in_the_working_directory_then_beside_list_and_net(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("here", "lists", "nets"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    listed, net = str(tmp_path / "lists/list.txt"), str(tmp_path / "nets/net.prototxt")
+    assert find_folder("img_", "a.jpg", listed, net) == "img_"  # nowhere: it is missed where it was named
+    (tmp_path / "nets/img_a.jpg").touch()
+    assert find_folder("img_", "a.jpg", listed, net) == f"{tmp_path}/nets/img_"
+    (tmp_path / "lists/img_a.jpg").touch()
+    assert find_folder("img_", "a.jpg", listed, net) == f"{tmp_path}/lists/img_"
+    (tmp_path / "here/img_a.jpg").touch()
+    assert find_folder("img_", "a.jpg", listed, net) == "img_"
+    assert find_folder(f"{tmp_path}/nets/", "img_a.jpg", listed, net) == f"{tmp_path}/nets/"
+
+
+@pytest.mark.parametrize(
+    ("num_cores", "num_bound", "env", "expected"),
+    [
+        (8, 8, {}, 8),
+        (8, 3, {}, 3),  # taskset, or a container
+        (
+            8,
+            8,
+            {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"},
+            2,
+        ),
+        (
+            8,
+            1,
+            {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"},
+            1,
+        ),
+        (
+            2,
+            2,
+            {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"},
+            1,
+        ),
+    ],
+)
+def test_num_own_cores_is_what_a_rank_is_bound_to_or_its_share(
+    num_cores: int, num_bound: int, env: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: num_cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(num_bound)), raising=False)
+    assert num_own_cores(env) == expected
+
+
+@pytest.mark.parametrize(("given", "expected"), [(0, 5), (3, 3), (9, 9)])
+def test_make_workers_makes_as_many_as_asked_for_or_cores(
+    given: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "num_own_cores", lambda _: 5)
+    param = text_format.Parse(f"dtrain_param {{ decode_threads: {given} }}", caffe_pb2.LayerParameter())
+    assert make_workers(param).num_threads == expected

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from dtrain.core.errors import Problems
 from dtrain.core.graph.node import Node
@@ -122,7 +123,7 @@ def _check_arity(what: str, names: list[str], arity: Arity, problems: Problems) 
 
 def _check_connections(nodes: Sequence[Node], problems: Problems) -> None:
     producers: dict[str, str] = {}
-    readers: dict[str, str] = {}  # of a blob as it is now: who has read it last
+    readers: dict[str, str] = {}  # of a blob as it is now: who has read it last, in words
     for node in nodes:
         for bottom in node.param.bottom:
             if bottom not in producers:
@@ -136,13 +137,15 @@ def _check_connections(nodes: Sequence[Node], problems: Problems) -> None:
                 )
             elif top in readers:
                 problems.add(
-                    f'{node.title}: top "{top}" can\'t be in place, since layer "{readers[top]}" reads the '
+                    f'{node.title}: top "{top}" can\'t be in place, since layer {readers[top]} the '
                     "blob as it was before; give it another name"
                 )
             producers[top] = node.name
-        readers.update((bottom, node.name) for bottom in node.param.bottom)
-        for top in node.param.top:
+        readers.update((bottom, f'"{node.name}" reads') for bottom in node.param.bottom)
+        for top, weight in zip_longest(node.param.top, node.param.loss_weight):
             readers.pop(top, None)
+            if weight:
+                readers[top] = f'"{node.name}" takes a loss from'
 
 
 def _unknown_bottom(bottom: str, producers: dict[str, str]) -> str:

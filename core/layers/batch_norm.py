@@ -110,4 +110,6 @@ class BatchNorm(Layer):
 
 
 def _num_channels(shape: tuple[int, ...]) -> int:
+    if not shape:
+        raise UserError("the bottom must have an axis of items, got a scalar")
     return shape[1] if len(shape) > 1 else 1

@@ -7,25 +7,31 @@ from collections.abc import Sequence
 from dtrain.core.blob import Blob
 from dtrain.core.engines.operations import ConcatSpec
 from dtrain.core.errors import UserError
-from dtrain.core.layers.layer import LAYERS, Arity, Layer
+from dtrain.core.layers.layer import LAYERS, Arity, InPlace, Layer
 from dtrain.core.layers.parts.shapes import name_bottom
+from dtrain.core.layers.parts.view import show
 
 
 @LAYERS.register("Concat")
 class Concat(Layer):
     """Bottoms: equal shapes except along `axis` (1 by default; concat_dim is its old name). Top: their union.
 
-    One bottom: the top shares its data and diff. Follows caffe's concat_layer.cpp.
+    One bottom: the top shares its data and diff, and may be the bottom itself. Follows caffe's concat_layer.cpp.
     """
 
     bottoms = Arity(1, None)
+    in_place = InPlace.YES
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Raise UserError if the axis is given twice."""
+        """Raise UserError if the axis is given twice, and for several bottoms in place."""
         param = self.param.concat_param
         if param.HasField("axis") and param.HasField("concat_dim"):
             raise UserError(
                 "concat_param.axis must not be given together with concat_dim (its old name), got both"
+            )
+        if len(bottom) > 1 and any(blob is top[0] for blob in bottom):
+            raise UserError(
+                "Concat must not work in place with several bottoms; give its top another name than theirs"
             )
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -40,7 +46,7 @@ class Concat(Layer):
                 )
         top[0].reshape(*shape[:axis], sum(blob.shape[axis] for blob in bottom), *shape[axis + 1 :])
         if len(bottom) == 1:
-            top[0].share_data(bottom[0])
+            show(self, bottom[0], top[0])
             top[0].share_diff(bottom[0])
         else:
             self.operation = self.engine.create(ConcatSpec(tuple(blob.shape for blob in bottom), axis))
@@ -48,7 +54,7 @@ class Concat(Layer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Copy the bottoms into the top."""
         if len(bottom) == 1:
-            top[0].share_data(bottom[0])
+            show(self, bottom[0], top[0])
         else:
             self.operation.forward(bottom, top[0])
 

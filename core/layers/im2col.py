@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 
@@ -11,6 +12,8 @@ from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS, Layer
 from dtrain.core.layers.parts.shapes import name_bottom
 from dtrain.core.layers.parts.spatial import convolution_window
+
+log = logging.getLogger(__name__)
 
 MEANINGLESS = ("num_output", "group", "weight_filler", "bias_filler")
 
@@ -26,10 +29,12 @@ class Im2col(Layer):
     messages = ("convolution_param",)
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Raise UserError for fields of a convolution that mean nothing here."""
+        """Warn of fields of a convolution that mean nothing here."""
         for name in MEANINGLESS:
             if self.param.convolution_param.HasField(name):
-                raise UserError(f"convolution_param.{name} must be left out for Im2col, which has no weights")
+                log.warning(
+                    'layer "%s": convolution_param.%s has no effect, Im2col has no weights', self.name, name
+                )
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Shape the top. Raises UserError without spatial axes, or where the kernel does not fit."""

@@ -18,6 +18,7 @@ from dtrain.core.errors import UserError
 from dtrain.core.fillers import fill
 from dtrain.core.random_streams import RandomStreams
 from dtrain.core.registry import Registry
+from dtrain.core.written_params import written_values
 from dtrain.data.loader import Deal
 from dtrain.data.sampler import Shard
 from dtrain.dist.communicator import Communicator
@@ -100,7 +101,7 @@ class Layer(ABC):
         self.xp = context.engine.xp
         self.blobs = BlobVec()
         self.param_propagate_down: list[bool] = []
-        self.overwritten_by: tuple[str, ...] = ()  # types of the layers behind that work in place on top 0
+        self.overwritten_by: tuple[str, ...] = ()  # types of the layers behind that do so on top 0
 
     @property
     def type(self) -> str:
@@ -126,8 +127,16 @@ class Layer(ABC):
         """Let go of threads and files; the net is not run any more."""
 
     def add_param(self, shape: tuple[int, ...], filler: caffe_pb2.FillerParameter) -> Blob:
-        """Append a learned blob of `shape`, filled by `filler` from this param's own random numbers."""
+        """Append a learned blob of `shape`, filled by `filler` from this param's own random numbers.
+
+        Where the prototxt writes the layer's params out (`blobs`), it has those values. Raises UserError if they are
+        of another shape.
+        """
+        values = written_values(self.param, len(self.blobs), shape)
         blob = self.blobs.add_blob(*shape)
+        if values is not None:
+            blob.data[...] = values
+            return blob
         random = self.context.random.for_filler(f"{self.name}:{len(self.blobs) - 1}")
         fill(blob.data, filler, random)
         return blob

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dtrain.core.blob import Blob
 from dtrain.core.layers.layer import LAYERS, Arity, Layer
 from dtrain.core.layers.parts.shapes import shape_of
+from dtrain.core.layers.parts.view import show
+from dtrain.proto import caffe_pb2
 
 
 @LAYERS.register("Parameter")
@@ -21,16 +23,17 @@ class Parameter(Layer):
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Create the param. Raises UserError for a shape that can't be."""
-        self.blobs.add_blob(*shape_of(self.param.parameter_param.shape, "parameter_param.shape"))
+        shape = shape_of(self.param.parameter_param.shape, "parameter_param.shape")
+        self.add_param(shape, caffe_pb2.FillerParameter())  # constant, 0
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the top the param's shape and data."""
         top[0].reshape(*self.blobs[0].shape)
-        top[0].share_data(self.blobs[0])
+        show(self, self.blobs[0], top[0])
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Share again: the param may have become that of another net, or of a layer it is shared with."""
-        top[0].share_data(self.blobs[0])
+        """Show the data again: the param may have become that of another net, or of a layer it is shared with."""
+        show(self, self.blobs[0], top[0])
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Add the top's gradient to the param's."""

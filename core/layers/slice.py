@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS, Arity, InPlace, Layer
+from dtrain.core.layers.parts.view import show
 
 Shape = tuple[int, ...]
 
@@ -49,13 +50,13 @@ class Slice(Layer):
         for blob, (start, end) in zip(top, itertools.pairwise(cuts), strict=True):
             blob.reshape(*shape[:axis], end - start, *shape[axis + 1 :])
         if len(top) == 1:
-            top[0].share_data(bottom[0])
+            show(self, bottom[0], top[0])
             top[0].share_diff(bottom[0])
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Copy the pieces into the tops."""
         if len(top) == 1:
-            top[0].share_data(bottom[0])
+            show(self, bottom[0], top[0])
             return
         x = bottom[0].read_data(self.memory)
         for blob, piece in zip(top, self.pieces, strict=True):

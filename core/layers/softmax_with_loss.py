@@ -36,7 +36,7 @@ class SoftmaxWithLoss(SoftmaxLossLayer):
             return
         smoothing = self.param.dtrain_param.label_smoothing
         gradient = self.labels.spread(bottom[0].write_diff(self.memory))
-        self.xp.subtract(self.p, smoothing / self.labels.num_classes, out=gradient)
+        self.xp.subtract(self.p, smoothing / max(1, self.labels.num_classes), out=gradient)
         gradient[self.labels.index] -= 1 - smoothing
         self.weigh_gradient(top, gradient)
 

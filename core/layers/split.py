@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dtrain.core.blob import Blob
 from dtrain.core.layers.layer import LAYERS, Arity, Layer
+from dtrain.core.layers.parts.view import show
 
 
 @LAYERS.register("Split")
@@ -21,12 +22,12 @@ class Split(Layer):
         """Give the tops the bottom's shape and data."""
         for blob in top:
             blob.reshape(*bottom[0].shape)
-            blob.share_data(bottom[0])
+            show(self, bottom[0], blob)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Share again: the bottom may itself be a view whose memory was exchanged."""
+        """Show the data again: the bottom may itself be a view whose memory was exchanged."""
         for blob in top:
-            blob.share_data(bottom[0])
+            show(self, bottom[0], blob)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Sum the tops' gradients."""

@@ -26,6 +26,7 @@ from dtrain.core.net.callbacks import Callbacks
 from dtrain.core.net.params import Param, ParamTable
 from dtrain.data.errors import DataError
 from dtrain.dist.activity import Activity
+from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +146,8 @@ class Net:
         if needs.layer:
             self.activity.doing = self._backward_words[i]
             try:
+                if i in self._refusals:
+                    raise UserError(*self._refusals[i])
                 self.layers[i].backward(self.tops[i], needs.bottoms, self.bottoms[i])
             except UserError as error:
                 raise self._in_name_of(i, error) from error.__cause__ or error
@@ -170,7 +173,9 @@ class Net:
             source = sources.get(layer.name)
             if source is None:
                 if layer.blobs:
-                    log.info('%s keeps params of its own: the net "%s" does not have it', node.title, other.name)
+                    log.info(
+                        '%s keeps params of its own: the net "%s" does not have it', node.title, other.name
+                    )
                 continue
             mine, theirs = [b.shape for b in layer.blobs], [b.shape for b in source]
             if mine != theirs:
@@ -278,35 +283,46 @@ class Net:
                 )
             )
         needs = find_needs(flows, self.graph.force_backward)
-        self._check_needs(needs)
+        self._refusals = self._find_refusals(needs)
         for layer, need in zip(self.layers, needs, strict=True):
             layer.param_propagate_down = need.params
         return needs
 
-    def _check_needs(self, needs: Sequence[Needs]) -> None:
+    def _find_refusals(self, needs: Sequence[Needs]) -> dict[int, list[str]]:
+        """Return why layers can't give the gradients that `needs` asks them for, by the layer's index.
+
+        A net that is to learn is refused right away. One for tests may never run backward, nor may one that asks for
+        every gradient by force_backward: there it is an error when such a layer's turn comes, as in Caffe.
+        """
+        refusals = {}
+        for i, (layer, need, bottoms) in enumerate(zip(self.layers, needs, self.bottom_names, strict=True)):
+            reasons = _reasons_against(layer, need, bottoms) if need.layer else []
+            if reasons:
+                refusals[i] = reasons
         problems = Problems()
-        for node, layer, need, bottoms in zip(
-            self.graph.nodes, self.layers, needs, self.bottom_names, strict=True
-        ):
-            if not need.layer:
-                continue
-            if any(need.bottoms) and not layer.has_backward:
-                problems.add(
-                    f"{node.title}: {layer.type} has no gradient, but what it reads is learned through it"
-                )
-            for j in layer.no_gradient_bottoms:
-                if j < len(bottoms) and need.bottoms[j]:
-                    problems.add(
-                        f'{node.title}: bottom "{bottoms[j]}" can\'t get a gradient from {layer.type}, but comes '
-                        "from layers that learn; set propagate_down: false for it"
-                    )
-            if (
-                layer.in_place is InPlace.FORWARD_ONLY
-                and set(bottoms) & set(layer.param.top)
-                and any(need.bottoms)
-            ):
-                problems.add(f"{node.title}: {layer.type} can't work in place where a gradient flows back")
+        if self.phase == caffe_pb2.TRAIN and not self.graph.force_backward:
+            for i, reasons in refusals.items():
+                for reason in reasons:
+                    problems.add(f"{self.graph.nodes[i].title}: {reason}")
         problems.raise_if_any()
+        return refusals
+
+
+def _reasons_against(layer: Layer, need: Needs, bottoms: Sequence[str]) -> list[str]:
+    """Return in sentences what `need` asks of a layer that it can't do."""
+    reasons = []
+    if any(need.bottoms) and not layer.has_backward:
+        reasons.append(f"{layer.type} has no gradient, but what it reads is learned through it")
+    for j in layer.no_gradient_bottoms:
+        if j < len(bottoms) and need.bottoms[j]:
+            reasons.append(
+                f'bottom "{bottoms[j]}" can\'t get a gradient from {layer.type}, but comes from layers that learn; '
+                "set propagate_down: false for it"
+            )
+    is_in_place = bool(set(bottoms) & set(layer.param.top))
+    if layer.in_place is InPlace.FORWARD_ONLY and is_in_place and any(need.bottoms):
+        reasons.append(f"{layer.type} can't work in place where a gradient flows back")
+    return reasons
 
 
 def _loss_weights(layer: Layer, num_tops: int) -> list[float]:

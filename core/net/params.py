@@ -13,6 +13,7 @@ from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import Layer
 from dtrain.core.net.param_roles import is_bias, is_normalisation
+from dtrain.core.written_params import check_number_written
 from dtrain.proto import caffe_pb2
 
 
@@ -67,6 +68,7 @@ class ParamTable:
         Raises UserError for shapes that don't fit the owner's and for multipliers that contradict it.
         """
         self._layers[layer_index] = layer
+        check_number_written(layer.param, len(layer.blobs))
         specs = layer.param.param
         if len(specs) > len(layer.blobs):
             raise UserError(f"has {len(layer.blobs)} params, but {len(specs)} param {{ … }} blocks are given")

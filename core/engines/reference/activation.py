@@ -37,13 +37,18 @@ class Activation:
         if self.negative_slope == 0:
             self.xp.maximum(x, 0, out=y)
         else:
-            y[...] = self.xp.where(x > 0, x, x * self.negative_slope)
+            below = self.xp.minimum(x, 0)
+            below *= self.negative_slope
+            self.xp.maximum(x, 0, out=y)
+            y += below
 
     def _relu_gradient(self, x: Any, y: Any) -> Any:
         positive = x > 0  # in place this is y > 0: the same as long as negative_slope is not negative
         if self.negative_slope == 0:
             return positive
-        return self.xp.where(positive, x.dtype.type(1), x.dtype.type(self.negative_slope))
+        slope = positive * x.dtype.type(1 - self.negative_slope)  # several times as fast as xp.where
+        slope += x.dtype.type(self.negative_slope)
+        return slope
 
     def _sigmoid(self, x: Any, y: Any) -> None:
         self.xp.multiply(x, 0.5, out=y)

@@ -10,17 +10,20 @@ from numpy.typing import NDArray
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines.engine import Engine
-from dtrain.core.engines.operations import PoolingSpec
+from dtrain.core.engines.operations import PoolingOperation, PoolingSpec
+from dtrain.core.engines.reference.global_pooling import GlobalAveragePooling, GlobalMaxPooling, is_global
 from dtrain.core.engines.windows import Windows
 
 
-def create_pooling(spec: PoolingSpec, engine: Engine) -> MaxPooling | AveragePooling:
+def create_pooling(spec: PoolingSpec, engine: Engine) -> PoolingOperation:
     """Return what carries out `spec` by its method."""
-    methods: dict[str, Callable[[PoolingSpec, Engine], MaxPooling | AveragePooling]] = {
-        "MAX": MaxPooling,
-        "AVE": AveragePooling,
+    methods: dict[tuple[str, bool], Callable[[PoolingSpec, Engine], PoolingOperation]] = {
+        ("MAX", False): MaxPooling,
+        ("MAX", True): GlobalMaxPooling,
+        ("AVE", False): AveragePooling,
+        ("AVE", True): GlobalAveragePooling,
     }
-    return methods[spec.method](spec, engine)
+    return methods[spec.method, is_global(spec)](spec, engine)
 
 
 class MaxPooling:

@@ -23,6 +23,8 @@ class Softmax:
         """Compute y = exp(x − max x) / Σ exp(x − max x)."""
         x_data = self._split(x.read_data(self.memory))
         y_data = self._split(y.write_data(self.memory))
+        if not x_data.size:  # no class has no maximum
+            return
         self.xp.subtract(x_data, x_data.max(axis=1, keepdims=True), out=y_data)
         self.xp.exp(y_data, out=y_data)
         y_data /= y_data.sum(axis=1, keepdims=True)

@@ -7,7 +7,7 @@ on the scores.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -34,8 +34,8 @@ class SoftmaxLossLayer(LossLayer):
     counts places.
     """
 
-    messages = ("softmax_param", "loss_param")
-    extensions = ("class_weight",)
+    messages: ClassVar[tuple[str, ...] | None] = ("softmax_param", "loss_param")
+    extensions: ClassVar[tuple[str, ...]] = ("class_weight",)
     bottoms = Arity(2, 3)
     tops = Arity(1, 2)
     no_gradient_bottoms = (1, 2)

@@ -217,6 +217,20 @@ def test_build_graph_of_a_blob_changed_in_place_after_another_has_read_it_is_ref
     )
 
 
+def test_build_graph_of_a_blob_changed_in_place_that_has_a_loss_weight_is_refused() -> None:
+    net = """
+    layer { name: "x" type: "Input" top: "x" loss_weight: 2 }
+    layer { name: "over" type: "ReLU" bottom: "x" top: "x" loss_weight: 1 }
+    layer { name: "after" type: "TanH" bottom: "x" top: "z" }
+    """
+    with pytest.raises(UserError) as caught:
+        make_graph(net)
+    assert caught.value.problems == (
+        'net.prototxt:3: layer "over": top "x" can\'t be in place, since layer "x" takes a loss from the blob '
+        "as it was before; give it another name",
+    )
+
+
 def test_graph_warns_of_a_message_that_the_type_does_not_read(caplog: pytest.LogCaptureFixture) -> None:
     make_graph(
         'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 } } pooling_param { stride: 2 } }'

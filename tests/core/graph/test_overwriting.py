@@ -33,3 +33,8 @@ def test_find_overwriting_looks_at_the_blob_and_not_at_its_readers() -> None:
 def test_find_overwriting_of_second_tops_is_not_asked_for() -> None:
     second = nodes(("Pooling", ["a"], ["b", "mask"]), ("Power", ["mask"], ["mask"]))
     assert find_overwriting(second) == [(), ()]
+
+
+def test_find_overwriting_of_a_split_counts_all_its_tops() -> None:
+    split = nodes(("Split", ["a"], ["b", "c"]), ("TanH", ["c"], ["c"]))
+    assert find_overwriting(split) == [("TanH",), ()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -205,10 +206,6 @@ MISTAKES = [
     ),
     (deconvolution("kernel_size: 2"), "convolution_param.num_output must be at least 1, got none"),
     (
-        im2col("kernel_size: 1 num_output: 3"),
-        "convolution_param.num_output must be left out for Im2col, which has no weights",
-    ),
-    (
         im2col("kernel_size: 1 axis: 3"),
         'bottom 0 "x0" must have spatial axes behind channel axis 3, got shape (2, 3, 4, 5)',
     ),
@@ -225,3 +222,12 @@ def test_deconvolution_layer_mistake_is_one_sentence(text: str, message: str) ->
     with pytest.raises(UserError) as caught:
         make_rig(text, [np.zeros((2, 3, 4, 5))])
     assert str(caught.value) == message
+
+
+def test_im2col_says_which_fields_of_a_convolution_have_no_effect(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        rig = make_rig(im2col("kernel_size: 1 num_output: 5"), [np.ones((1, 3, 2, 2))])
+    assert caplog.messages == [
+        'layer "layer": convolution_param.num_output has no effect, Im2col has no weights'
+    ]
+    assert rig.forward()[0].shape == (1, 3, 2, 2)

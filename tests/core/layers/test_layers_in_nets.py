@@ -128,3 +128,39 @@ def test_parameter_adds_up_the_gradients_of_several_passes() -> None:
         net.forward()
         net.backward()
     np.testing.assert_allclose(net.params["p"][0].diff, 2 * (2 * np.array([1, 2, 3]) + 11))
+
+
+VIEWS = (
+    'type: "Reshape" reshape_param { shape { dim: 0 dim: -1 dim: 2 } }',
+    'type: "Flatten" flatten_param { axis: 0 }',
+    'type: "Concat"',
+    'type: "Slice"',
+    'type: "Split"',
+)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_view_that_is_overwritten_in_place_leaves_what_it_shows(view: str) -> None:
+    """TanH's gradient needs its top, and Power reads it; in Caffe the Exp in place changes it for both."""
+    text = inputs(x=(2, 3)) + inner_product("ip", "x", "h", 4)
+    text += 'layer { name: "shown" type: "TanH" bottom: "h" top: "g" }'
+    text += f'layer {{ name: "view" {view} bottom: "g" top: "v" }}'
+    text += 'layer { name: "over" type: "Exp" bottom: "v" top: "v" }'
+    text += 'layer { name: "other" type: "Power" bottom: "g" top: "w" power_param { power: 3 } }'
+    text += 'layer { name: "flat" type: "Reshape" bottom: "v" top: "f" reshape_param { shape { dim: 2 dim: 4 } } }'
+    net = make_net(
+        text + 'layer { name: "sum" type: "Eltwise" bottom: "f" bottom: "w" top: "y" }' + SUM_OF_SQUARES
+    )
+    net.blobs["x"].data[...] = np.random.default_rng(0).standard_normal((2, 3))
+    assert_gradient(net, "ip")
+    shown = np.tanh(net.blobs["h"].data)
+    np.testing.assert_allclose(net.blobs["w"].data, shown**3, rtol=1e-5)
+    np.testing.assert_allclose(net.blobs["f"].data, np.exp(shown), rtol=1e-5)
+
+
+def test_parameter_that_is_overwritten_in_place_keeps_its_values() -> None:
+    text = 'layer { name: "p" type: "Parameter" top: "y" parameter_param { shape { dim: 3 } } }'
+    net = make_net(text + 'layer { name: "over" type: "TanH" bottom: "y" top: "y" }' + SUM_OF_SQUARES)
+    net.params["p"][0].data[...] = [0.5, -1, 2]
+    assert_gradient(net, "p")
+    assert net.params["p"][0].data.tolist() == [0.5, -1, 2]

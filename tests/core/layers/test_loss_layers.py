@@ -210,3 +210,9 @@ def test_loss_layer_mistake_is_one_sentence(layer: str, inputs: tuple[object, ..
     with pytest.raises(UserError) as caught:
         make_rig(layer, arrays).forward()
     assert str(caught.value) == message
+
+
+def test_softmax_with_loss_without_items_and_places_costs_nothing() -> None:
+    rig = make_rig('type: "SoftmaxWithLoss"', [np.zeros((0, 0, 2)), np.zeros((0, 2))])
+    assert rig.forward()[0] == 0
+    rig.backward([np.ones(())])

@@ -182,6 +182,7 @@ def test_normalization_layer_params_start_as_filled(text: str, first_values: lis
 
 
 MISTAKES = [
+    ('type: "BatchNorm"', (), "the bottom must have an axis of items, got a scalar"),
     (
         'type: "MVN"',
         (1, 2, 3, 4, 5),

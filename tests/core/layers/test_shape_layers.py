@@ -17,18 +17,26 @@ def reshape(fields: str) -> str:
 
 
 ROWS = (
-    Row("concat", 'type: "Concat"', ((2, 3, 4), (2, 1, 4), (2, 2, 4)), lambda *xs: np.concatenate(xs, 1)),
+    Row(
+        "concat",
+        'type: "Concat"',
+        ((2, 3, 4), (2, 1, 4), (2, 2, 4)),
+        lambda *xs: np.concatenate(xs, 1),
+        in_place=False,
+    ),
     Row(
         "concat-axis",
         'type: "Concat" concat_param { axis: -1 }',
         ((2, 3, 4), (2, 3, 1)),
         lambda *xs: np.concatenate(xs, 2),
+        in_place=False,
     ),
     Row(
         "concat-old-name",
         'type: "Concat" concat_param { concat_dim: 0 }',
         ((2, 3), (1, 3)),
         lambda *xs: np.concatenate(xs, 0),
+        in_place=False,
     ),
     Row("concat-one", 'type: "Concat"', ((2, 3),), lambda x: x),
     Row(
@@ -181,3 +189,8 @@ def test_shape_layer_mistake_is_one_sentence(layer: str, shapes: list[tuple[int,
     with pytest.raises(UserError) as caught:
         make_rig(layer, [np.zeros(shape) for shape in shapes])
     assert str(caught.value) == message
+
+
+def test_concat_of_several_bottoms_in_place_is_refused() -> None:
+    with pytest.raises(UserError, match="Concat must not work in place with several bottoms"):
+        make_rig('type: "Concat"', [np.zeros((2, 3)), np.zeros((2, 1))], in_place=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dtrain.core.errors import UserError
 from dtrain.core.net.net import Net
 from dtrain.dist.activity import Activity
-from tests.core.net_builder import TEST, inputs, make_net, make_recipe
+from tests.core.net_builder import TEST, TRAIN, inputs, make_net, make_recipe
 
 Array = NDArray[Any]
 AUX_WEIGHT = 0.25
@@ -340,3 +340,28 @@ def test_net_with_propagate_down_false_is_not_asked_for_that_gradient() -> None:
     needs = dict(zip(net.layer_names, net.needs, strict=True))
     assert needs["loss"].bottoms == [True, False]
     assert (needs["ip"].layer, needs["flat"].layer) == (True, False)
+
+
+NOT_LEARNED_THROUGH = """
+    layer { name: "ip" type: "InnerProduct" bottom: "a" top: "y" inner_product_param { num_output: 3 } }
+    layer { name: "over" type: "Threshold" bottom: "y" top: "z" }
+    layer { name: "metric" type: "EuclideanLoss" bottom: "z" bottom: "a" top: "m" }"""
+
+
+@pytest.mark.parametrize(("head", "phase"), [("", TEST), ("force_backward: true\n", TRAIN)])
+def test_net_that_may_never_run_backward_is_refused_when_it_does(head: str, phase: int) -> None:
+    net = make_net(head + inputs(a=(2, 3)) + NOT_LEARNED_THROUGH, phase)
+    net.forward()
+    problem = 'layer "over": Threshold has no gradient, but what it reads is learned through it'
+    with pytest.raises(UserError, match=problem):
+        net.backward()
+
+
+def test_net_with_params_written_out_for_some_of_a_layer_is_refused() -> None:
+    layer = (
+        'layer { name: "ip" type: "InnerProduct" bottom: "a" top: "y" inner_product_param { num_output: 1 } '
+    )
+    with pytest.raises(
+        UserError, match='layer "ip": blobs must give all 2 params of the layer or none, got 1'
+    ):
+        make_net(inputs(a=(1, 1)) + layer + "blobs { shape { dim: 1 dim: 1 } data: 3 } }")

@@ -30,4 +30,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _similarity(name: str, candidate: str) -> float:
-    return difflib.SequenceMatcher(None, name.casefold(), candidate.casefold()).ratio()
+    a, b = name.casefold(), candidate.casefold()
+    if 2 * min(len(a), len(b)) < _MIN_SIMILARITY * (len(a) + len(b)):
+        return 0.0  # the ratio can't be enough; a long name would take seconds
+    return difflib.SequenceMatcher(None, a, b).ratio()

@@ -13,16 +13,21 @@ from numpy.typing import NDArray
 from dtrain.data.errors import DataError
 from dtrain.proto import caffe_pb2
 
+_MAX_AXES = 32  # as Caffe's blobs
 _LEGACY_FIELDS = ("num", "channels", "height", "width")
 
 
 def read_blob_file(path: str, field: str) -> NDArray[Any]:
     """Return the values of the BlobProto in file `path` in their shape, float32 or (from double_data) float64.
 
-    Raises DataError, in the name of the prototxt's `field`, if the file can't be read, is no BlobProto or has not as
-    many values as it says.
+    Raises DataError, in the name of the prototxt's `field`, if the file can't be read, is no BlobProto, has a
+    shape that can't be, or not as many values as it says.
     """
     shape, values = read_shape_and_values(path, field)
+    if len(shape) > _MAX_AXES or min(shape, default=0) < 0:
+        raise DataError(
+            f"{path}: {field} must have at most {_MAX_AXES} axes, none below 0, got shape {shape}"
+        )
     if math.prod(shape) != values.size:
         raise DataError(f"{path}: {field} of shape {shape} must have as many values, got {values.size}")
     return values.reshape(shape)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dtrain.data.errors import DataError
 
-_LABEL = re.compile(r"[+-]?[0-9]+\s*", re.ASCII)
+_LABEL = re.compile(r"[+-]?[0-9]{1,18}\s*", re.ASCII)  # Python refuses to read numbers of thousands of digits
 _INT32 = np.iinfo(np.int32)
 
 

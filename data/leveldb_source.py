@@ -18,6 +18,7 @@ from dtrain.data.errors import DataError
 from dtrain.data.record_source import RecordSource
 
 _CURRENT = "CURRENT"
+_FILE_OF_LMDB = "data.mdb"
 _TABLE_ENDINGS = (".ldb", ".sst")
 _MAX_OPEN_FILES = 100
 
@@ -103,7 +104,8 @@ def make_view(path: str) -> str:
         raise DataError(f"{path}: LevelDB must exist, got no such folder")
     if not (folder / _CURRENT).is_file():
         got = "a file" if folder.is_file() else ", ".join(sorted(os.listdir(folder))[:4]) or "an empty folder"
-        raise DataError(f"{path}: LevelDB must be a folder with {_CURRENT} in it, got {got}")
+        hint = "; it is an LMDB: set backend: LMDB" if (folder / _FILE_OF_LMDB).is_file() else ""
+        raise DataError(f"{path}: LevelDB must be a folder with {_CURRENT} in it, got {got}{hint}")
     view = tempfile.mkdtemp(prefix="dtrain_leveldb_")
     for file in folder.iterdir():
         if file.suffix in _TABLE_ENDINGS:
@@ -122,6 +124,6 @@ def _open(path: str, view: str) -> Any:
             "or convert the database to LMDB"
         ) from None
     try:
-        return plyvel.DB(view, create_if_missing=False, max_open_files=_MAX_OPEN_FILES)
+        return plyvel.DB(view, create_if_missing=False, paranoid_checks=True, max_open_files=_MAX_OPEN_FILES)
     except plyvel.Error as error:
         raise DataError(f"{path}: LevelDB must be intact, got: {str(error).replace(view, path)}") from None

@@ -18,6 +18,7 @@ import lmdb
 from dtrain.data.errors import DataError
 
 DATA_FILE = "data.mdb"
+_FILE_OF_LEVELDB = "CURRENT"
 
 _FileId = tuple[int, int]  # device and inode
 
@@ -78,7 +79,8 @@ def _find_data_file(path: str) -> Path:
     data_file = folder / DATA_FILE
     if not data_file.is_file():
         found = ", ".join(sorted(os.listdir(folder))[:4]) or "an empty folder"
-        raise DataError(f"{path}: LMDB must be a folder with {DATA_FILE} in it, got {found}")
+        hint = "; it is a LevelDB: set backend: LEVELDB" if (folder / _FILE_OF_LEVELDB).is_file() else ""
+        raise DataError(f"{path}: LMDB must be a folder with {DATA_FILE} in it, got {found}{hint}")
     return data_file
 
 

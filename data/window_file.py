@@ -8,6 +8,7 @@ Follows caffe's window_data_layer.cpp.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple, TextIO
@@ -22,6 +23,7 @@ _PATH, _CHANNELS, _NUM_WINDOWS = 2, 3, 6
 _WINDOW_SIZE = 6
 _OVERLAP, _WHOLE_NUMBERS = 1, [0, 2, 3, 4, 5]
 _INT32 = np.iinfo(np.int32)
+_COUNT = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class _Block(NamedTuple):
@@ -101,7 +103,7 @@ class WindowFile:
 
     def _check_header(self, header: Sequence[str], number: int, line: int) -> None:
         numbers = [*header[1:_PATH], *header[_CHANNELS:]]
-        if len(header) != _HEADER_SIZE or header[0] != "#" or not all(text.isdecimal() for text in numbers):
+        if len(header) != _HEADER_SIZE or header[0] != "#" or not all(map(_COUNT.fullmatch, numbers)):
             raise self._error(
                 line,
                 "an image must begin with `# number`, path, channels, height, width and the number of windows, "

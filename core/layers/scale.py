@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dtrain.core.blob import Blob
+from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS, Arity, InPlace, Layer
 from dtrain.core.layers.parts.broadcast import learned_shape, spread
 from dtrain.proto import caffe_pb2
@@ -39,6 +40,10 @@ class Scale(Layer):
         """Give the top the shape of x. Raises UserError if the factor does not fit x."""
         shape, factor = bottom[0].shape, self._factor(bottom)
         axis = self._axis(shape) if factor.shape else 0
+        if self.param.scale_param.bias_term and self.blobs[-1].shape != factor.shape:
+            raise UserError(
+                f"the factor must keep the shape of the learned bias, {self.blobs[-1].shape}, got {factor.shape}"
+            )
         self.spread = spread(shape, factor.shape, axis)
         top[0].reshape(*shape)
         self.is_in_place = top[0] is bottom[0]

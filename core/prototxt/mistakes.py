@@ -34,7 +34,7 @@ class Mistakes:
 
     def __init__(self, file: str) -> None:
         self._file = file
-        self._found: list[_Mistake] = []
+        self._found: dict[_Mistake, None] = {}  # in their order; a list would be slow to search
         self._doubtful_lines: set[int] = set()
 
     def __len__(self) -> int:
@@ -51,12 +51,14 @@ class Mistakes:
 
     def _add(self, mistake: _Mistake) -> None:
         if mistake.line not in self._doubtful_lines and mistake not in self._found:
-            self._found.append(mistake)
+            self._found[mistake] = None
 
     def withdraw_since(self, count: int) -> None:
         """Forget all but the first ``count`` mistakes: a later one turned out to be their cause."""
-        del self._found[count:]
-        self._doubtful_lines = {mistake.line for mistake in self._found if mistake.is_slip}
+        while len(self._found) > count:
+            mistake, _ = self._found.popitem()
+            if mistake.is_slip:  # the only one on its line
+                self._doubtful_lines.discard(mistake.line)
 
     def raise_if_any(self, message: Message) -> None:
         """Raise a UserError with all mistakes in the order of their lines; return when there are none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -67,8 +68,10 @@ _INTEGER_LIMITS: dict[int, tuple[float, float]] = {
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
+# The largest number that rounds to a float: the largest float itself is written 3.4028235e+38, which is more.
+_LARGEST_SINGLE = math.nextafter((2.0 - 2.0**-24) * 2.0**127, 0.0)
 _FLOAT_LIMITS: dict[int, tuple[float, float]] = {
-    FieldDescriptor.CPPTYPE_FLOAT: (-(2.0 - 2.0**-23) * 2.0**127, (2.0 - 2.0**-23) * 2.0**127),
+    FieldDescriptor.CPPTYPE_FLOAT: (-_LARGEST_SINGLE, _LARGEST_SINGLE),
     FieldDescriptor.CPPTYPE_DOUBLE: (-float("inf"), float("inf")),
 }
 _OTHER_KINDS: dict[int, ValueKind] = {

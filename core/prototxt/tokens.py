@@ -31,10 +31,10 @@ _PATTERN = re.compile(
     | (?P<blank>[^\S\n]+ | \#[^\n]*)
     | (?P<word>(?:-[ \t]*)?[A-Za-z0-9_.](?:[A-Za-z0-9_.]|(?<=[eE])[+-])*)
     | (?P<string>"(?:[^"\\\n]|\\[^\n])*" | '(?:[^'\\\n]|\\[^\n])*')
-    | (?P<broken>["'].*?(?=[ \t\r;,}>]*$))
+    | (?P<broken>["'](?:[ \t\r;,}>]*[^ \t\r;,}>\n]+)*)
     | (?P<symbol>.)
     """,
-    re.VERBOSE | re.MULTILINE,
+    re.VERBOSE,
 )
 
 _KIND_OF_GROUP = {

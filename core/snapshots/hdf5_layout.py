@@ -51,11 +51,10 @@ class Hdf5Layout:
         if array.dtype not in _TYPES:
             raise TypeError(f"a blob must be float32 or float64, got {array.dtype}")
         h5py = self._h5py
-        plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plan = self._plan()
         plan.set_layout(h5py.h5d.CONTIGUOUS)
         plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        plan.set_obj_track_times(False)  # equal contents make equal files
         space = h5py.h5s.create_simple(array.shape) if array.shape else h5py.h5s.create(h5py.h5s.SCALAR)
         value_type = getattr(h5py.h5t, _TYPES[array.dtype])
         dataset = h5py.h5d.create(group.id, name.encode(), value_type, space, plan)
@@ -68,8 +67,15 @@ class Hdf5Layout:
         text_type = h5py.h5t.C_S1.copy()
         text_type.set_size(len(text) + 1)
         text_type.set_strpad(h5py.h5t.STR_NULLTERM)
-        dataset = h5py.h5d.create(group.id, name.encode(), text_type, h5py.h5s.create(h5py.h5s.SCALAR))
+        space = h5py.h5s.create(h5py.h5s.SCALAR)
+        dataset = h5py.h5d.create(group.id, name.encode(), text_type, space, self._plan())
         dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array(text, f"S{len(text) + 1}"))
+
+    def _plan(self) -> Any:
+        """Return how to make a dataset: without the time, so that equal contents make equal files."""
+        plan = self._h5py.h5p.create(self._h5py.h5p.DATASET_CREATE)
+        plan.set_obj_track_times(False)
+        return plan
 
     def finish(self) -> list[Part]:
         """Return the file's bytes, in order; the layout can't be used after this."""

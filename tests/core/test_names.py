@@ -31,3 +31,10 @@ def test_nearest_gives_three_names_at_most() -> None:
 
 def test_nearest_without_known_names_is_empty() -> None:
     assert nearest("conv1", []) == ""
+
+
+def test_nearest_compares_no_names_of_lengths_that_can_not_be_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "difflib.SequenceMatcher", None
+    )  # a name of a megabyte would keep it busy for minutes
+    assert nearest("pool" * 50, LAYERS) == ""

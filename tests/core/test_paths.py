@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dtrain.core.errors import UserError
 from dtrain.core.paths import resolve
 
 
@@ -35,3 +36,10 @@ def test_resolve_looks_in_the_working_directory_and_then_beside_the_file(
 def test_resolve_of_a_file_named_without_a_folder_looks_in_the_working_directory(folders: Path) -> None:
     assert resolve("both", "net.prototxt") == "both"
     assert resolve("beside", "net.prototxt") == "beside"
+
+
+def test_resolve_of_a_name_that_can_not_be_says_so() -> None:
+    with pytest.raises(
+        UserError, match=r"^net.prototxt: a file's name must have no NUL character, got 'a\\x00b'$"
+    ):
+        resolve("a\0b", "net.prototxt")

@@ -47,6 +47,14 @@ def test_read_blob_file_with_too_few_values_says_how_many(tmp_path: Path) -> Non
     )
 
 
+@pytest.mark.parametrize("dims", [(-2, -3), (1,) * 32 + (6,)])
+def test_read_blob_file_of_a_shape_that_cannot_be_says_so(tmp_path: Path, dims: tuple[int, ...]) -> None:
+    path = written(tmp_path, shape=caffe_pb2.BlobShape(dim=dims), data=range(6))
+    with pytest.raises(DataError) as caught:
+        read_blob_file(path, "source")
+    assert str(caught.value) == f"{path}: source must have at most 32 axes, none below 0, got shape {dims}"
+
+
 def test_read_blob_file_that_is_missing_names_it(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_blob_file(f"{tmp_path}/H", "source")

@@ -31,7 +31,8 @@ def test_image_list_keeps_names_that_are_no_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["a.jpg", "a.jpg\t1", "a.jpg one", "a.jpg 1.5", "a.jpg 1 ", "", " 1", "a 2147483648"]
+    "line",
+    ["a.jpg", "a.jpg\t1", "a.jpg one", "a.jpg 1.5", "a.jpg 1 ", "", " 1", "a 2147483648", f"a {'9' * 5000}"],
 )
 def test_image_list_with_a_line_of_another_form_names_it(line: str, tmp_path: Path) -> None:
     path = tmp_path / "list.txt"

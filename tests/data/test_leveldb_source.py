@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dtrain.data.errors import DataError
 from dtrain.data.leveldb_source import LeveldbSource, make_view
+from dtrain.data.lmdb_writer import write_lmdb
 
 MakeLeveldb = Callable[..., str]
 
@@ -103,6 +104,12 @@ def test_source_of_no_database_says_what_it_found(
 ) -> None:
     prepare(tmp_path / "db")
     with pytest.raises(DataError, match=message):
+        LeveldbSource(str(tmp_path / "db"))
+
+
+def test_source_of_an_lmdb_names_its_backend(tmp_path: Path) -> None:
+    write_lmdb(tmp_path / "db", [(b"0", b"x")])
+    with pytest.raises(DataError, match="in it, got data.mdb.*; it is an LMDB: set backend: LMDB$"):
         LeveldbSource(str(tmp_path / "db"))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lmdb
+import plyvel
 import pytest
 
 from dtrain.data.errors import DataError
@@ -54,10 +55,16 @@ def test_acquire_environment_of_other_folders_says_what_is_there(tmp_path: Path)
     folder = tmp_path / "db"
     folder.mkdir()
     assert complaint_about(folder) == "LMDB must be a folder with data.mdb in it, got an empty folder"
-    (folder / "CURRENT").touch()
-    assert complaint_about(folder) == "LMDB must be a folder with data.mdb in it, got CURRENT"
+    (folder / "a.txt").touch()
+    assert complaint_about(folder) == "LMDB must be a folder with data.mdb in it, got a.txt"
     (folder / "data.mdb").mkdir()
-    assert complaint_about(folder) == "LMDB must be a folder with data.mdb in it, got CURRENT, data.mdb"
+    assert complaint_about(folder) == "LMDB must be a folder with data.mdb in it, got a.txt, data.mdb"
+
+
+def test_acquire_environment_of_a_leveldb_names_its_backend(tmp_path: Path) -> None:
+    folder = tmp_path / "db"
+    plyvel.DB(str(folder), create_if_missing=True).close()
+    assert complaint_about(folder).endswith("; it is a LevelDB: set backend: LEVELDB")
 
 
 @pytest.mark.parametrize("content", [b"x", b"SQLite format 3\x00" * 1000, bytes(3 * PAGE_BYTES)])

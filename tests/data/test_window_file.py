@@ -81,6 +81,7 @@ WINDOW = "1 0.8 0 0 1 1\n"
         ),
         ("# 0\na.jpg\n3\n5\n", "4: file must not end within the six lines that open an image"),
         ("# 0\na b.jpg\n3\n5\n5\n0\n", "5: an image must begin with `# number`, path, .* got "),
+        (f"# 0\na.jpg\n3\n5\n{'5' * 5000}\n0\n", "6: an image must begin with `# number`, path, .* got "),
         ("# 0\na.jpg\n3\n5\n5\n1 2\n", "6: an image must begin with `# number`, path, .* got "),
         ("# 0\na.jpg\n3\n5\n5\n-1\n", '6: an image must begin .*, got "# 0 a.jpg 3 5 5 -1"'),
         ("# 1\na.jpg\n3\n5\n5\n0\n", "6: images must be numbered 0, 1, 2 …, got 1 for 0"),

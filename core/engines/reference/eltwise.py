@@ -95,7 +95,7 @@ class EltwiseMaximum:
         first, second, *others = [x.read_data(self.memory) for x in xs]
         y_data = y.write_data(self.memory)
         index_type = np.min_scalar_type(len(xs)).type
-        winner = (first <= second).astype(index_type)
+        winner = self.xp.asarray(first <= second, index_type)  # of scalars numpy makes no array by itself
         self.xp.maximum(first, second, out=y_data)
         for index, values in enumerate(others, start=2):
             self.xp.maximum(winner, (values > y_data) * index_type(index), out=winner)

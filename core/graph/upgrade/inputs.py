@@ -70,4 +70,4 @@ def _move(path: Path) -> Path | None:
     """Return the path of an element after a layer has been put in front of all others."""
     if len(path) > 1 and path[0] == "layer" and isinstance(path[1], int):
         return ("layer", path[1] + 1, *path[2:])
-    return None if path[0] in _FIELDS else path
+    return None if path and path[0] in _FIELDS else path  # () is the net itself, inside a solver file

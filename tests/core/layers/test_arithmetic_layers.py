@@ -164,6 +164,13 @@ ROWS = (
         lambda x, y, z: x * y * z,
     ),
     Row("eltwise-max", eltwise("operation: MAX"), THREE, lambda *xs: np.max(xs, axis=0)),
+    Row(
+        "eltwise-max-scalars",
+        eltwise("operation: MAX"),
+        ((),) * 3,
+        lambda *xs: np.max(xs, axis=0),
+        batches=(),
+    ),
 )
 
 
@@ -308,3 +315,9 @@ def test_arithmetic_layer_whose_params_no_longer_fit_names_both(
     with pytest.raises(UserError) as caught:
         rig.feed([np.zeros(then)])
     assert str(caught.value) == message
+
+
+def test_scale_whose_factor_outgrows_its_bias_says_so() -> None:
+    rig = make_rig(scale("axis: 0 bias_term: true"), [np.ones((2, 3)), np.ones(2)])
+    with pytest.raises(UserError, match=r"keep the shape of the learned bias, \(2,\), got \(4,\)"):
+        rig.feed([np.ones((4, 3)), np.ones(4)])

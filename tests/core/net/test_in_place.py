@@ -42,7 +42,7 @@ def gradient(layer: str, over: str, in_place: bool, layer_in_place: bool) -> NDA
                  convolution_param {{ num_output: 3 kernel_size: 1 weight_filler {{ type: "xavier" }} }} }}
         layer {{ name: "f" bottom: "a" top: "{y}" {layer} }}
         {behind}
-        layer {{ name: "loss" type: "EuclideanLoss" bottom: "{y if in_place else 'c'}" bottom: "t" top: "loss" }}
+        layer {{ name: "loss" type: "EuclideanLoss" bottom: "{y if in_place else "c"}" bottom: "t" top: "loss" }}
     """)
     random = np.random.default_rng(3)
     for name in ("x", "t"):

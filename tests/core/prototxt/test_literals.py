@@ -50,6 +50,8 @@ BYTES = _field(caffe_pb2.Datum, "data")
         (FLOAT, "inf", math.inf),
         (FLOAT, "-Infinity", -math.inf),
         (FLOAT, "inff", math.inf),
+        (FLOAT, "3.4028235e+38", 3.4028235e38),  # how the largest float is written: rounded up
+        (FLOAT, "-3.40282355e38", -3.40282355e38),
         (DOUBLE, "1e300", 1e300),
         *((BOOL, word, True) for word in ("true", "True", "t", "1", "0x1")),
         *((BOOL, word, False) for word in ("false", "False", "f", "0")),
@@ -90,6 +92,7 @@ def test_convert_of_nan_gives_nan() -> None:
         (FLOAT, "0x10", "must be a number, got 0x10"),
         (FLOAT, "075", "must be a number, got 075"),
         (FLOAT, "-1e39", "must be -3.4028e+38 to 3.4028e+38, got -1e39"),
+        (FLOAT, "3.4028236e+38", "must be -3.4028e+38 to 3.4028e+38, got 3.4028236e+38"),
         (DOUBLE, "1e999", "must be a 64-bit number, got 1e999"),
         (BOOL, "yes", "must be true or false, got yes"),
         (BOOL, "2", "must be true or false, got 2"),

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from dtrain.core.errors import UserError
-from dtrain.core.prototxt import Path
+from dtrain.core.prototxt import Path, parse_text
 from dtrain.core.prototxt.mistakes import Mistakes, noun
 from dtrain.proto import caffe_pb2
 
@@ -66,6 +68,24 @@ def test_mistakes_that_are_withdrawn_are_not_reported() -> None:
     mistakes.withdraw_since(1)
     assert len(mistakes) == 1
     assert _reported(mistakes) == ("f:1: a net cause",)
+
+
+def test_mistakes_of_a_line_count_again_when_its_slip_is_withdrawn() -> None:
+    mistakes = Mistakes("f")
+    mistakes.add_slip(1, (), "first slip")
+    mistakes.add_slip(2, (), "second slip")
+    mistakes.withdraw_since(1)
+    for line in (1, 2):
+        mistakes.add(line, (), "mistake")
+    assert _reported(mistakes) == ("f:1: a net first slip", "f:2: a net mistake")
+
+
+@pytest.mark.parametrize("line", ["name = ", "x: 1 }", "layer {", "name: 3 name: 3"])
+def test_mistakes_in_each_of_many_lines_take_no_longer_for_each(line: str) -> None:
+    start_s = time.process_time()
+    with pytest.raises(UserError):
+        parse_text(f"{line}\n" * 6000, caffe_pb2.NetParameter)
+    assert time.process_time() - start_s < 2  # half a minute when each is searched for among all others
 
 
 def test_no_mistakes_raise_nothing() -> None:

@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.message import Message
 
 from dtrain.core.errors import UserError
-from dtrain.core.prototxt import parse_text, read_text
+from dtrain.core.prototxt import is_binary, parse_text, read_text
 from dtrain.proto import caffe_pb2
 
 NET = 'name: "LeNet" # Größe\nlayer { name: "data" }\n'
@@ -84,6 +84,10 @@ def test_read_text_of_a_folder_says_so(tmp_path: Path) -> None:
     assert _problems(tmp_path) == (f"{tmp_path}: must be a file, got a folder",)
 
 
+def test_read_text_of_a_name_that_can_be_no_files_says_so() -> None:
+    assert _problems(Path("a\0b")) == ("a\0b: must be a file's name, got one with a NUL character",)
+
+
 def test_read_text_of_an_unreadable_file_gives_the_systems_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +103,20 @@ def test_read_text_with_a_value_that_is_not_utf8_names_its_line(tmp_path: Path) 
     path = tmp_path / "net.prototxt"
     path.write_bytes('# Größe\nname: "Größe"\n'.encode("latin-1"))
     assert _problems(path) == (f"{path}:2: name must be UTF-8, got the byte 0xf6",)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (caffe_pb2.NetParameter(layer=[caffe_pb2.LayerParameter(name="a")]).SerializeToString(), True),
+        (caffe_pb2.NetParameter(layers=[caffe_pb2.V1LayerParameter(name="a")]).SerializeToString(), True),
+        (b'name: "n"\r\n\tlayer { }\x0c', False),
+        ('# Größe\nname: "n"'.encode("latin-1"), False),
+        (b"", False),
+    ],
+)
+def test_is_binary_tells_nets_with_weights_from_texts(data: bytes, expected: bool) -> None:
+    assert is_binary(data) is expected
 
 
 def test_parse_text_of_nothing_is_an_empty_message() -> None:

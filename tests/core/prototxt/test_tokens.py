@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from dtrain.core.prototxt.tokens import Kind, tokenize
@@ -15,6 +17,9 @@ from dtrain.core.prototxt.tokens import Kind, tokenize
         ('"a # b" # "c"', [(Kind.STRING, '"a # b"')]),
         ('"mnist', [(Kind.BROKEN_STRING, '"mnist')]),
         ('"mnist }}', [(Kind.BROKEN_STRING, '"mnist'), (Kind.SYMBOL, "}"), (Kind.SYMBOL, "}")]),
+        ('"a b, } c ;}', [(Kind.BROKEN_STRING, '"a b, } c'), (Kind.SYMBOL, ";"), (Kind.SYMBOL, "}")]),
+        ("'", [(Kind.BROKEN_STRING, "'")]),
+        ('"}', [(Kind.BROKEN_STRING, '"'), (Kind.SYMBOL, "}")]),
         ("# Größe 大小\n", []),
         ("", []),
     ],
@@ -37,3 +42,10 @@ def test_tokenize_counts_lines_from_1(line_end: str) -> None:
         ("c", 5),
     ]
     assert tokenize(text)[-1].line == 5
+
+
+@pytest.mark.parametrize("filling", [" ", "}", "' ", "a "])
+def test_tokenize_of_a_long_line_after_an_open_quote_takes_no_longer_for_each_character(filling: str) -> None:
+    start_s = time.process_time()
+    tokenize('"' + filling * 100_000 + "x")
+    assert time.process_time() - start_s < 2  # half a minute when each character looks at all behind it

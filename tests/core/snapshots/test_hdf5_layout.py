@@ -50,6 +50,16 @@ def test_layout_parts_make_a_file_that_h5py_reads() -> None:
         assert (file["text"][()], file["number"][:].tolist()) == (b"caf\xe9", [5])
 
 
+def test_layout_keeps_no_time_of_any_dataset() -> None:
+    layout = Hdf5Layout(PATH)
+    layout.add_array(layout.root, "matrix", ARRAYS["matrix"])
+    layout.add_text(layout.root, "text", b"snap_iter_5.caffemodel.h5")
+    layout.root["number"] = np.array([5], np.int32)
+    with h5py.File(io.BytesIO(joined(layout.finish()))) as file:
+        changed = {name: h5py.h5o.get_info(file[name].id).ctime for name in file}
+    assert changed == {"matrix": 0, "text": 0, "number": 0}
+
+
 def test_layout_holds_arrays_themselves_and_is_the_same_each_time() -> None:
     def lay_out() -> list[Part]:
         layout = Hdf5Layout(PATH)

@@ -7,6 +7,8 @@ import pytest
 from dtrain.core.errors import UserError
 from dtrain.core.graph.upgrade import upgrade_net
 from dtrain.core.graph.upgrade.inputs import drop_inputs, has_shapes
+from dtrain.core.prototxt import Document, parse_text
+from dtrain.proto import caffe_pb2
 from tests.core.graph.upgrade.documents import RELU, message_of, net_of
 
 
@@ -69,3 +71,12 @@ def test_drop_inputs_of_a_net_without_shapes_leaves_the_layers() -> None:
     assert has_shapes(message_of('input: "x" input_dim: 2'))
     drop_inputs(net)
     assert net == message_of(RELU)
+
+
+def test_upgrade_net_of_inputs_inside_a_solver_file_keeps_the_lines() -> None:
+    text = f'net_param {{\n  input: "x" input_shape {{ dim: 2 }}\n  {RELU} }}'
+    solver = parse_text(text, caffe_pb2.SolverParameter, "solver.prototxt")
+    lines = {path[1:]: line for path, line in solver.lines.items() if path[:1] == ("net_param",)}
+    document = upgrade_net(Document(solver.message.net_param, "solver.prototxt", lines))
+    assert [layer.type for layer in document.message.layer] == ["Input", "ReLU"]
+    assert document.line("layer", 1) == 3

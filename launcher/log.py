@@ -11,6 +11,8 @@ from datetime import datetime
 
 from dtrain.launcher.console import Console
 
+_LOGGER_OF_WARNINGS = "py.warnings"
+
 
 class GlogFormatter(logging.Formatter):
     """Format records as glog does: ``Lmmdd hh:mm:ss.uuuuuu pid file:line] message``.
@@ -27,7 +29,10 @@ class GlogFormatter(logging.Formatter):
         """Return the record's line; a traceback follows on lines of its own."""
         time = datetime.fromtimestamp(record.created).strftime("%m%d %H:%M:%S.%f")
         place = f"{record.filename}:{record.lineno}"
-        message = f"{self._speaker}{record.getMessage()}"
+        text = record.getMessage()
+        if record.name == _LOGGER_OF_WARNINGS:  # Python puts the line of source below
+            text = " ".join(text.split())
+        message = f"{self._speaker}{text}"
         line = f"{glog_letter(record.levelno)}{time} {record.process:5d} {place}] {message}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 

@@ -9,7 +9,7 @@ Follows caffe's net.cpp (Net::Init up to the layers' SetUp).
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -53,18 +53,23 @@ def build_graph(document: Document[caffe_pb2.NetParameter], state: caffe_pb2.Net
     earlier layer produces, tops that two layers produce, in-place use where a layer can't, rules that clash.
     """
     problems = Problems()
-    nodes = _included_nodes(document, state, problems)
+    left_out: dict[str, str] = {}
+    nodes = _included_nodes(document, state, problems, left_out)
     if not nodes:
         problems.add(f"{document.path}: no layer is in for {describe_state(state)}; see its include rules")
-    _check_connections(nodes, problems)
+    _check_connections(nodes, problems, left_out)
     problems.raise_if_any()
     net = document.message
     return Graph(net.name, document.path, state, tuple(insert_splits(nodes)), net.force_backward)
 
 
 def _included_nodes(
-    document: Document[caffe_pb2.NetParameter], state: caffe_pb2.NetState, problems: Problems
+    document: Document[caffe_pb2.NetParameter],
+    state: caffe_pb2.NetState,
+    problems: Problems,
+    left_out: dict[str, str],
 ) -> list[Node]:
+    """Return the layers that are in, and fill `left_out`: what to say of the tops of those that are not."""
     nodes: list[Node] = []
     for i, layer in enumerate(document.message.layer):
         where = document.where("layer", i)
@@ -77,6 +82,9 @@ def _included_nodes(
                 _warn_of_unread(node)
         if is_in:
             nodes.append(node)
+        else:
+            words = f"{node.title} has it, but is not in for {describe_state(state)}, see its rules"
+            left_out.update((top, words) for top in layer.top)
     return nodes
 
 
@@ -121,13 +129,13 @@ def _check_arity(what: str, names: list[str], arity: Arity, problems: Problems) 
         problems.add(f"needs {arity.describe()} {what}, got {len(names)}: {', '.join(names) or 'none'}")
 
 
-def _check_connections(nodes: Sequence[Node], problems: Problems) -> None:
+def _check_connections(nodes: Sequence[Node], problems: Problems, left_out: Mapping[str, str]) -> None:
     producers: dict[str, str] = {}
     readers: dict[str, str] = {}  # of a blob as it is now: who has read it last, in words
     for node in nodes:
         for bottom in node.param.bottom:
             if bottom not in producers:
-                problems.add(f"{node.title}: {_unknown_bottom(bottom, producers)}")
+                problems.add(f"{node.title}: {_unknown_bottom(bottom, producers, left_out)}")
         for j, top in enumerate(node.param.top):
             in_place = j < len(node.param.bottom) and node.param.bottom[j] == top
             if top in producers and not in_place:
@@ -148,16 +156,16 @@ def _check_connections(nodes: Sequence[Node], problems: Problems) -> None:
                 readers[top] = f'"{node.name}" takes a loss from'
 
 
-def _unknown_bottom(bottom: str, producers: dict[str, str]) -> str:
+def _unknown_bottom(bottom: str, producers: dict[str, str], left_out: Mapping[str, str]) -> str:
     blobs = list(producers)
     listed = ", ".join(blobs[-MAX_BLOBS_LISTED:]) or "none"
     if len(blobs) > MAX_BLOBS_LISTED:
         listed = "… " + listed
-    hint = nearest(bottom, blobs)
-    return (
-        f'bottom "{bottom}" is produced by no earlier layer; '
-        f"{hint + ' ' if hint else ''}blobs so far: {listed}"
-    )
+    if bottom in left_out:
+        hint = f"{left_out[bottom]}; "
+    elif hint := nearest(bottom, blobs):
+        hint += " "
+    return f'bottom "{bottom}" is produced by no earlier layer; {hint}blobs so far: {listed}'
 
 
 def layer_class_of(node: Node) -> type[Layer]:

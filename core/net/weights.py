@@ -27,9 +27,9 @@ _RENAME = "rename the layer to leave it at its fillers"
 def copy_weights(net: Net, source: Sequence[LayerWeights], path: str) -> None:
     """Copy the weights of `source`, read from the file `path`, into the layers of the same names in `net`.
 
-    float64 values are rounded to the params' float32. Logs a line each for what was copied, what the net lacks
-    and what the file lacks. Raises UserError with every layer whose params differ in number or shape; nothing
-    has changed then.
+    float64 values are rounded to the params' float32. Logs a line each for what was copied (a warning if it is
+    nothing), what the net lacks and what the file lacks. Raises UserError with every layer whose params differ in
+    number or shape; nothing has changed then.
     """
     problems = Problems()
     targets = {name: i for i, name in reversed(list(enumerate(net.layer_names)))}
@@ -53,7 +53,9 @@ def copy_weights(net: Net, source: Sequence[LayerWeights], path: str) -> None:
 
 
 def _report(path: str, copied: Sequence[str], left_out: Sequence[str], untouched: Sequence[str]) -> None:
-    log.info("Copied the weights of %s from %s%s", _counted(copied), path, _listed(copied))
+    # A file of another net, which the run would go through with as if it were trained.
+    level = logging.INFO if copied or not untouched else logging.WARNING
+    log.log(level, "Copied the weights of %s from %s%s", _counted(copied), path, _listed(copied))
     if left_out:
         log.info(
             "Left out %s of %s that this net does not have%s", _counted(left_out), path, _listed(left_out)

@@ -42,15 +42,19 @@ class Net(RunningNet):
         self,
         network_file: Path,
         phase: int | Path,
-        level: int = 0,
+        level: int | None = None,
         stages: Sequence[str] | None = None,
         weights: Path | None = None,
     ) -> None:
         if isinstance(phase, str | os.PathLike):  # the older order: file, weights, phase
+            if level is None:
+                raise UserError(
+                    f'Net: a phase must follow the weights, caffe.TRAIN or caffe.TEST, got none after "{phase}"'
+                )
             weights, phase, level = phase, level, 0
         if phase not in caffe_pb2.Phase.values():
             raise UserError(f"Net: phase must be caffe.TRAIN (0) or caffe.TEST (1), got {phase}")
-        recipe = read_net(os.fspath(network_file), phase, level=level, stages=stages or ())
+        recipe = read_net(os.fspath(network_file), phase, level=level or 0, stages=stages or ())
         super().__init__(build_net(recipe, create_engine(), _shard(phase), seed=STATE.next_seed()))
         if weights is not None:
             self.copy_from(weights)

@@ -45,6 +45,13 @@ def test_glog_formatter_with_an_exception_appends_its_traceback() -> None:
     assert rest[-1] == "KeyError: 'x'"
 
 
+def test_glog_formatter_of_a_warning_of_python_is_one_line() -> None:
+    record = make_record(logging.WARNING, "/x/sgd.py:18: RuntimeWarning: overflow\n  diff *= rate\n")
+    record.name = "py.warnings"
+    text = GlogFormatter().format(record)
+    assert text.endswith("] /x/sgd.py:18: RuntimeWarning: overflow diff *= rate")
+
+
 @pytest.mark.parametrize(
     ("level", "letter"),
     [

@@ -88,6 +88,14 @@ KNOWN = ", ".join(sorted(LAYERS))
             ],
         ),
         (
+            'layer { name: "x" type: "DummyData" top: "x" include { phase: TEST } }\n'
+            'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" }',
+            [
+                'net.prototxt:4: layer "ip": bottom "x" is produced by no earlier layer; net.prototxt:3: layer "x" '
+                "has it, but is not in for TRAIN, see its rules; blobs so far: data, label"
+            ],
+        ),
+        (
             'layer { name: "ip" type: "InerProduct" bottom: "data" top: "ip" }\n'
             'layer { name: "relu" type: "ReLU" bottom: "ip" top: "ip" }',
             [

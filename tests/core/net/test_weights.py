@@ -120,6 +120,7 @@ def test_copy_weights_of_no_common_layer_says_so(saved: str, caplog: pytest.LogC
         f"Left out 2 layers of {saved} that this net does not have: a, b",
         f"Left 10 layers at their fillers that {saved} does not have: n0, n1, n2, n3, n4, n5, n6, n7, …",
     ]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "INFO"]
 
 
 def test_copy_weights_of_several_layers_of_one_name_in_the_file_takes_the_last(saved: str) -> None:

@@ -70,6 +70,11 @@ def test_net_of_an_unknown_phase_says_so(folder: Path) -> None:
         caffe.Net("net.prototxt", 2)
 
 
+def test_net_of_weights_without_a_phase_says_so(folder: Path) -> None:
+    with pytest.raises(UserError, match='^Net: a phase must follow the weights, .* got none after "w.caffe'):
+        caffe.Net("net.prototxt", "w.caffemodel")
+
+
 def test_set_random_seed_decides_what_fillers_draw(folder: Path) -> None:
     def draw() -> list[list[float]]:
         weights: list[list[float]] = caffe.Net("net.prototxt", caffe.TRAIN).params["ip"][0].data.tolist()

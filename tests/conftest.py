@@ -1,18 +1,20 @@
-"""What tests of several folders share: running a program under a real mpirun."""
+"""What tests of several folders share: running a program under a real mpirun, and a log that each finds untouched."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from dtrain.launcher.log import ConsoleHandler
 from dtrain.launcher.mpirun import find_mpirun, mpirun_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,6 +34,17 @@ class Mpirun(Protocol):
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] = ROOT,
     ) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture(autouse=True)
+def _log_without_commands() -> Iterator[None]:
+    """Undo what a command does to logging, which it leaves to the end of its process: its stream is closed soon."""
+    yield
+    root = logging.getLogger()
+    if any(isinstance(handler, ConsoleHandler) for handler in root.handlers):
+        root.handlers = [handler for handler in root.handlers if not isinstance(handler, ConsoleHandler)]
+        root.setLevel(logging.WARNING)
+        logging.captureWarnings(False)
 
 
 @pytest.fixture

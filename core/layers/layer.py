@@ -76,7 +76,8 @@ class Layer(ABC):
     bottoms can't be given a gradient, which params are running statistics that ranks average, and whether
     reshape is called before each forward though no bottom's shape has changed. messages: the fields of
     LayerParameter that it reads; None: the one that is named after the type, if there is one. extensions: the fields
-    of dtrain_param that it knows.
+    of dtrain_param that it knows. needs_whole_batches: a batch's rows follow one another in time, so that ranks are
+    dealt whole batches in training too. forgets: what a resumed run does not get back, in words.
     """
 
     bottoms: ClassVar[Arity] = Arity(1, 1)
@@ -90,6 +91,8 @@ class Layer(ABC):
     reshapes_each_pass: ClassVar[bool] = False
     messages: ClassVar[tuple[str, ...] | None] = None
     extensions: ClassVar[tuple[str, ...]] = ()
+    needs_whole_batches: ClassVar[bool] = False
+    forgets: ClassVar[str] = ""
 
     def __init__(self, param: caffe_pb2.LayerParameter, context: LayerContext) -> None:
         self.param = param

@@ -32,6 +32,7 @@ class LSTMUnit(Layer):
     bottoms = Arity(3, 3)
     tops = Arity(2, 2)
     no_gradient_bottoms = (2,)
+    needs_whole_batches = True
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the tops the shape of c_prev. Raises UserError if the bottoms don't fit each other."""

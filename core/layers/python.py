@@ -28,6 +28,7 @@ class Python(Layer):
     bottoms = Arity(0, None)
     tops = Arity(0, None)
     in_place = InPlace.YES  # what that means is up to the user's code
+    forgets = "what its own code keeps"
     reshapes_each_pass = True  # code written for Caffe may load its data in reshape
 
     users_layer: UsersLayer

@@ -6,6 +6,7 @@ The one place where a net gets its surroundings, for the solver and for the comm
 from __future__ import annotations
 
 from dtrain.core.engines.engine import Engine
+from dtrain.core.graph.graph import layer_class_of
 from dtrain.core.graph.net_recipe import NetRecipe
 from dtrain.core.layers.layer import LayerContext
 from dtrain.core.net.debug_info import set_debug_info
@@ -30,10 +31,10 @@ def build_net(
 ) -> Net:
     """Return the net of `recipe` on this rank.
 
-    deal: what its data layers deal to the ranks; by default whole batches in TEST and records in TRAIN. Where
-    batches are dealt, what is random goes by the batch and not by the rank that runs it, so that the score is
-    the same on any number of ranks. communicator: for nets that all ranks run in step, batch by batch. A net file
-    with debug_info gets it.
+    deal: what its data layers deal to the ranks; by default whole batches in TEST and records in TRAIN, where
+    recurrent nets get whole batches too. Where tests deal batches, what is random goes by the batch and not by the
+    rank that runs it, so that the score is the same on any number of ranks. communicator: for nets that all ranks
+    run in step, batch by batch. A net file with debug_info gets it.
 
     Raises UserError with the mistakes of all layers.
     """
@@ -41,6 +42,8 @@ def build_net(
     if deal is None:
         deal = "batches" if phase == caffe_pb2.TEST else "records"
     random = RandomStreams(seed, shard.rank if deal == "records" else 0)
+    if any(layer_class_of(node).needs_whole_batches for node in recipe.graph.nodes):
+        deal = "batches"  # records dealt one by one would tear sequences apart
     context = LayerContext(phase, engine, random, shard, deal, recipe.document.path, communicator)
     net = Net(recipe, context, activity)
     set_debug_info(net, recipe.document.message.debug_info)

@@ -69,6 +69,7 @@ class Manifest:
         monitor: how the tests came out.
         is_best: whether the snapshot was written, or marked later, for the best score so far.
         is_due: whether it would have been written without that score.
+        solver_type: the type that made the history; "" in a manifest of version 1.
     """
 
     iteration: int
@@ -86,6 +87,7 @@ class Manifest:
     monitor: MonitorState = MonitorState()
     is_best: bool = False
     is_due: bool = True
+    solver_type: str = ""
 
     def encode(self) -> bytes:
         """Return the manifest as the bytes of its file."""

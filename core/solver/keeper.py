@@ -161,13 +161,14 @@ class Keeper:
         found = self._on_rank_0(self.store.newest)
         return self._share_text(os.fspath(found.state_path) if found else "") or None
 
-    def read(self, path: str) -> Restored:
+    def read(self, path: str, solver_type: str) -> Restored:
         """Read the snapshot `path` (.solverstate): into the params of the net on rank 0, which the caller
         broadcasts, and into the history and the averages on every rank.
 
-        Raises UserError for a file that is damaged, of another kind or of another net; nothing has changed then.
+        Raises UserError for a file that is damaged, of another kind, of another net or of another solver type than
+        solver_type; nothing has changed then.
         """
-        restored = self._on_rank_0(lambda: self._read(path))
+        restored = self._on_rank_0(lambda: self._read(path, solver_type))
         restored = _from_text(self._share_text(_to_text(restored) if restored else ""))
         for array in self._history:
             self._communicator.broadcast(array)
@@ -178,9 +179,10 @@ class Keeper:
         log.info("Restored %s: iteration %d%s", path, restored.iteration, whose)
         return restored
 
-    def _read(self, path: str) -> Restored:
+    def _read(self, path: str, solver_type: str) -> Restored:
         self.finish()  # the snapshot may be the one under way
         snapshot = load_snapshot(path)
+        _check_type(path, snapshot.manifest, solver_type)
         state = snapshot.read_state()
         if [array.size for array in state.history] != [array.size for array in self._history]:
             sizes = " of other sizes" if len(state.history) == len(self._history) else ""
@@ -215,6 +217,16 @@ class Keeper:
     def _share_text(self, text: str) -> str:
         """Return rank 0's `text` on every rank."""
         return self._communicator.all_gather_bytes(text.encode())[0].decode()
+
+
+def _check_type(path: str, manifest: Manifest | None, solver_type: str) -> None:
+    """Raise UserError where the history would be taken for what it is not; Caffe's files don't say what theirs is."""
+    kept = manifest.solver_type if manifest else ""
+    if kept and kept != solver_type:
+        raise UserError(
+            f'{path}: the solver\'s type must be "{kept}", whose history this is, got "{solver_type}"; '
+            "to train on by another type, start from the weights (--weights)"
+        )
 
 
 def _to_text(restored: Restored) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from dtrain.core.net.net import Net
 from dtrain.core.snapshots import Manifest
 from dtrain.core.solver.loss_window import LossWindow
+
+log = logging.getLogger(__name__)
 
 
 def epochs_done(net: Net) -> int:
@@ -52,3 +55,10 @@ def go_to_place(manifest: Manifest, net: Net, test_nets: Sequence[Net], losses: 
     for layer in net.reading_layers:
         if layer.name in manifest.positions:
             layer.start(manifest.positions[layer.name])
+
+
+def warn_of_forgotten(net: Net) -> None:
+    """Say of each layer what it begins anew, though the run goes on."""
+    for node, layer in zip(net.graph.nodes, net.layers, strict=True):
+        if layer.forgets:
+            log.warning("%s: %s is in no snapshot and begins anew", node.title, layer.forgets)

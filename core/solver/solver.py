@@ -35,7 +35,13 @@ from dtrain.core.solver.monitor import Monitor
 from dtrain.core.solver.nets import load_into, make_nets
 from dtrain.core.solver.notes import log_notes
 from dtrain.core.solver.observer import Observer
-from dtrain.core.solver.place import describe_place, epochs_done, go_to_iteration, go_to_place
+from dtrain.core.solver.place import (
+    describe_place,
+    epochs_done,
+    go_to_iteration,
+    go_to_place,
+    warn_of_forgotten,
+)
 from dtrain.core.solver.recipe import Recipe
 from dtrain.core.solver.requests import NUM_REQUESTS, SNAPSHOT, STOP, Requests
 from dtrain.core.solver.testing import Tester
@@ -283,7 +289,8 @@ class Solver:
     def restore(self, path: str) -> None:
         """Take up the run of a snapshot (.solverstate). Collective. Raises UserError; then nothing has changed."""
         self.activity.doing = "restoring a snapshot"
-        restored = self.keeper.read(path)
+        restored = self.keeper.read(path, self.param.type)
+        warn_of_forgotten(self.net)
         self.broadcast_params()
         self.iter = restored.iteration
         if restored.manifest is None:
@@ -311,7 +318,8 @@ class Solver:
         # Rank 0's window is what is kept: it must be everybody's, or a resumed run would show another loss.
         average_losses(self.losses, self.communicator)
         place = describe_place(self.net, self.losses, self.iter, self.current_step)
-        return replace(place, num_averaged=self.average.num_updates, monitor=self.monitor.state)
+        averaged = self.average.num_updates
+        return replace(place, num_averaged=averaged, monitor=self.monitor.state, solver_type=self.param.type)
 
     def _write_snapshot(self, place: Manifest) -> str:
         self.activity.doing = "writing a snapshot"

@@ -41,6 +41,8 @@ class RecurrentLayer(Layer):
     states: ClassVar[tuple[str, ...]]
     num_gates: ClassVar[int]
     no_gradient_bottoms = (1,)
+    needs_whole_batches = True
+    forgets = "the state that it carries from batch to batch"
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Create the params and the state. Raises UserError for bottoms and tops that can't be."""

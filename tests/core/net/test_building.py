@@ -44,6 +44,16 @@ def test_build_net_by_phase_deals_records_or_batches(phase: int, deal: str, rank
     assert (net.context.random.seed, net.context.random.rank) == (7, rank)
 
 
+def test_build_net_with_recurrent_layers_deals_whole_batches_in_training_too() -> None:
+    Path("net.prototxt").write_text("""
+        layer { name: "x" type: "Input" top: "x" top: "c"
+          input_param { shape { dim: [4, 2, 3] } shape { dim: [4, 2] } } }
+        layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "c" top: "h" recurrent_param { num_output: 2 } }
+    """)
+    net = build_net(recipe(caffe_pb2.TRAIN), create_engine(), Shard(1, 3), seed=7)
+    assert (net.context.deal, net.context.random.rank) == ("batches", 1)
+
+
 def test_build_net_told_what_to_deal_deals_that_in_any_phase() -> None:
     net = build_net(recipe(caffe_pb2.TEST), create_engine(), Shard(1, 3), deal="records")
     assert (net.context.deal, net.context.random.rank) == ("records", 1)

@@ -210,6 +210,19 @@ def test_write_keeps_the_gradients_if_snapshot_diff_says_so(runs: SmallRuns, wit
     assert list(layer.blobs[1].diff) == ([4] * 4 if with_diff else [])
 
 
+def test_restore_by_another_solver_type_is_refused_also_where_the_history_fits(
+    runs: SmallRuns, on_ranks: OnRanks
+) -> None:
+    on_ranks(1, solve(runs.write("max_iter: 2 snapshot: 2")))
+    path = runs.write('type: "AdaGrad" momentum: 0')
+    with opened(path, SingleCommunicator()) as solver, pytest.raises(UserError) as caught:
+        solver.restore(str(runs.state(2)))
+    assert str(caught.value).endswith(
+        'run_iter_2.solverstate: the solver\'s type must be "SGD", whose history this is, got "AdaGrad"; '
+        "to train on by another type, start from the weights (--weights)"
+    )
+
+
 # -- refused -----------------------------------------------------------------------------------------------
 
 

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from dtrain.core.solver.loss_window import LossWindow
-from dtrain.core.solver.place import describe_place, epochs_done, go_to_iteration, go_to_place
+from dtrain.core.solver.place import (
+    describe_place,
+    epochs_done,
+    go_to_iteration,
+    go_to_place,
+    warn_of_forgotten,
+)
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.single import SingleCommunicator
 from tests.core.net_builder import inputs, make_net
@@ -69,3 +76,16 @@ def test_go_to_iteration_reads_on_where_so_many_batches_end(runs: SmallRuns) -> 
         assert layer.position == 2 * 3 * 30
         assert solver.net.context.random.pass_index == 6
         assert losses.losses == []
+
+
+def test_warn_of_forgotten_names_layers_that_begin_anew(caplog: pytest.LogCaptureFixture) -> None:
+    net = make_net("""
+        layer { name: "x" type: "Input" top: "x" top: "c"
+          input_param { shape { dim: [4, 2, 3] } shape { dim: [4, 2] } } }
+        layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "c" top: "h" recurrent_param { num_output: 2 } }
+    """)
+    warn_of_forgotten(net)
+    assert caplog.messages == [
+        'net.prototxt:4: layer "lstm": the state that it carries from batch to batch is in no snapshot '
+        "and begins anew"
+    ]

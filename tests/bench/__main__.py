@@ -90,19 +90,24 @@ def bench_depthwise() -> None:
 
 
 def bench_jpeg(folder: Path) -> None:
-    """JPEGs of 500x375, cropped, mirrored, mean taken off, on all cores; beside it simplejpeg alone, on one."""
+    """JPEGs of 500x375, cropped, mirrored, mean taken off, on all cores; beside it simplejpeg alone, on one and on all."""
     rows = []
     for number in range(ROUNDS):
         (folder / f"jpeg{number}").mkdir()
         rows.append(run_program("jpeg.py", folder / f"jpeg{number}"))
     num_cores = int(rows[0]["num_cores"])
-    print(f"JPEG: simplejpeg alone {median(rows, 'alone_per_s'):.0f} images/s on one core of {num_cores}")
+    print(
+        f"JPEG: simplejpeg alone {median(rows, 'alone_per_s'):.0f} images/s on one core, "
+        f"{median(rows, 'cores_per_s'):.0f} on {num_cores}"
+    )
     for name, layer in (("files", "ImageData"), ("lmdb", "Data")):
         ratio = statistics.median(row[f"{name}_per_s"] / row["alone_per_s"] / num_cores for row in rows)
+        on_all = statistics.median(row[f"{name}_per_s"] / row["cores_per_s"] for row in rows)
         cost = statistics.median(row[f"{name}_cpu_us"] / row["alone_cpu_us"] for row in rows)
         print(
             f"    {layer}'s reader, {num_cores} threads: {median(rows, f'{name}_per_s'):.0f} images/s, "
-            f"over that rate times cores: {ratio:.2f}; its CPU time over simplejpeg's: {cost:.2f}"
+            f"over the rate of one core times {num_cores}: {ratio:.2f}, "
+            f"over that of {num_cores} cores: {on_all:.2f}; its CPU time over simplejpeg's: {cost:.2f}"
         )
 
 

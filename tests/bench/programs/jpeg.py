@@ -1,7 +1,8 @@
 """Read JPEGs of 500x375 by the readers of ImageData and Data, and print images/s as one line of JSON.
 
-The peer is simplejpeg alone, which decodes the same bytes, from memory, on one thread. The readers crop 227x227 at
-random, mirror and subtract a mean, on one thread for each core. CPU time per image says what they cost on a machine
+The peer is simplejpeg alone, which decodes the same bytes, from memory, on one thread, and then on one for each core,
+which on shared machines is less than so many times as fast. The readers crop 227x227 at random, mirror and subtract a
+mean, on one thread for each core. CPU time per image says what they cost on a machine
 that is not quiet.
 
 jpeg.py FOLDER
@@ -14,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -83,6 +85,12 @@ def decode_alone(jpegs: list[bytes]) -> None:
         simplejpeg.decode_jpeg(jpeg, "BGR")
 
 
+def decode_on_all_cores(jpegs: list[bytes], num_threads: int) -> None:
+    """Decode with simplejpeg on so many threads, each all of `jpegs`."""
+    with ThreadPoolExecutor(num_threads) as pool:
+        list(pool.map(decode_alone, [jpegs] * num_threads))
+
+
 def read_batches(reader: BatchReader, batches: list[Batch]) -> None:
     """Let a reader fill batches in turn, as a loader does."""
     for number in range(NUM_BATCHES):
@@ -95,9 +103,11 @@ def main() -> None:
     num_cores = len(os.sched_getaffinity(0))
     readers = make_readers(Path(sys.argv[1]), jpegs, num_cores)
     batches = [Batch(BATCH_SIZE, readers["files"].shapes) for _ in range(NUM_BATCHES_AHEAD)]
-    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in ("alone", *readers)}
+    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in ("alone", "cores", *readers)}
     for _ in range(NUM_ROUNDS):
         rounds["alone"].append(measure(lambda: decode_alone(jpegs * 2), 2 * NUM_IMAGES))
+        on_all = partial(decode_on_all_cores, jpegs * 2, num_cores)
+        rounds["cores"].append(measure(on_all, 2 * NUM_IMAGES * num_cores))
         for name, reader in readers.items():
             fill = partial(read_batches, reader, batches)
             rounds[name].append(measure(fill, NUM_BATCHES * BATCH_SIZE))

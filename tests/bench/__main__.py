@@ -90,7 +90,7 @@ def bench_depthwise() -> None:
 
 
 def bench_jpeg(folder: Path) -> None:
-    """JPEGs of 500x375, cropped, mirrored, mean taken off, on all cores; beside it simplejpeg alone, on one and on all."""
+    """JPEGs of 500x375, cropped, mirrored, mean off, on all cores; beside it simplejpeg alone, on one and on all."""
     rows = []
     for number in range(ROUNDS):
         (folder / f"jpeg{number}").mkdir()

@@ -18,16 +18,35 @@ if TYPE_CHECKING:
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # What h5py raises for a file that is damaged: its own errors are Python's.
-_LIBRARY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+LIBRARY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
+
+# What files of any HDF5 since 1.8 can be: Caffe's readers are that old.
+VERSIONS = ("earliest", "v108")
+
+_FIRST_USER_BLOCK = 512
+
+
+def signature_offsets(size: int) -> Iterator[int]:
+    """Yield where a file of `size` bytes may have HDF5's signature: at its start, or behind a block of a user's own,
+    which ends at byte 512, 1024, 2048 …
+    """
+    start = 0
+    while start < size:
+        yield start
+        start = max(2 * start, _FIRST_USER_BLOCK)
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:
-    """Return whether the file begins as HDF5 files do; False where it can't be read."""
+    """Return whether the file has HDF5's signature; False where it can't be read."""
     try:
         with open(path, "rb") as file:
-            return file.read(len(SIGNATURE)) == SIGNATURE
+            for start in signature_offsets(os.fstat(file.fileno()).st_size):
+                file.seek(start)
+                if file.read(len(SIGNATURE)) == SIGNATURE:
+                    return True
     except OSError:
-        return False
+        pass
+    return False
 
 
 def load_h5py(path: str | os.PathLike[str]) -> Any:
@@ -56,7 +75,7 @@ def open_hdf5(path: str | os.PathLike[str], mode: Literal["r", "w"] = "r", **opt
     if mode == "r" and not is_hdf5(path):
         raise DataError(f"{os.fspath(path)}: must be an HDF5 file, got other bytes")
     with hdf5_errors(path):
-        return h5py.File(path, mode, libver=("earliest", "v108"), **options)
+        return h5py.File(path, mode, libver=VERSIONS, **options)
 
 
 @contextmanager
@@ -64,7 +83,7 @@ def hdf5_errors(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what h5py raises in the with block into DataErrors in the name of `path`."""
     try:
         yield
-    except _LIBRARY_ERRORS as error:
+    except LIBRARY_ERRORS as error:
         if hasattr(error, "exit_code"):  # dtrain's own
             raise
         words = " ".join(str(error).split()) or type(error).__name__

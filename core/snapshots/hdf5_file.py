@@ -19,7 +19,7 @@ from dtrain.core.errors import UserError
 from dtrain.core.snapshots.blob_proto import Array
 from dtrain.core.snapshots.message_file import CAFFEMODEL, SOLVERSTATE, check_kind, map_file
 from dtrain.data.errors import DataError
-from dtrain.data.hdf5_library import load_h5py
+from dtrain.data.hdf5_library import LIBRARY_ERRORS, load_h5py
 
 Result = TypeVar("Result")
 Group = Any
@@ -27,10 +27,7 @@ Dataset = Any
 """h5py's; it has no type information."""
 
 # What h5py and numpy raise where a file is damaged.
-_DAMAGE = (
-    *(OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError),
-    *(OverflowError, MemoryError),
-)
+_DAMAGE = (*LIBRARY_ERRORS, IndexError, OverflowError, MemoryError)
 _MAX_PACKING = 1032  # deflate makes nothing smaller than that; a shape that claims more is damaged
 
 
@@ -51,10 +48,7 @@ def read_hdf5(
         UserError: h5py is not installed, or the file cannot be read, is of the other kind, or is damaged.
     """
     view = map_file(path, kind)
-    try:
-        h5py = load_h5py(path)
-    except DataError as error:
-        raise UserError(error.problem) from None
+    h5py = load_library(path)
     try:
         with h5py.File(_MappedFile(view), "r") as root:
             check_kind(path, kind, _kind_of(root))
@@ -65,6 +59,14 @@ def read_hdf5(
             f"{path}: file must be a whole {kind} in HDF5, got {words}; it is truncated, damaged or of "
             "another kind: use an earlier snapshot"
         ) from None
+
+
+def load_library(path: str | os.PathLike[str]) -> Any:
+    """Return the module h5py. Raises UserError in the name of the file `path` when it is not installed."""
+    try:
+        return load_h5py(path)
+    except DataError as error:
+        raise UserError(error.problem) from None
 
 
 def _kind_of(root: Group) -> str | None:

@@ -14,16 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from dtrain.core.errors import UserError
 from dtrain.core.snapshots.blob_proto import Array, Part, num_bytes
-from dtrain.data.errors import DataError
-from dtrain.data.hdf5_library import load_h5py
+from dtrain.core.snapshots.hdf5_file import load_library
+from dtrain.data.hdf5_library import VERSIONS
 
 Group = Any
 """An h5py.Group; h5py has no type information."""
 
-# What files of any HDF5 since 1.8 can be: Caffe's readers are that old.
-_VERSIONS = ("earliest", "v108")
 _PAGE_BYTES = 4096
 _TYPES = {np.dtype(np.float32): "IEEE_F32LE", np.dtype(np.float64): "IEEE_F64LE"}
 
@@ -38,13 +35,10 @@ class Hdf5Layout:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._h5py = load_h5py(path)
-        except DataError as error:
-            raise UserError(error.problem) from None
+        self._h5py = load_library(path)
         self._memory = SparseMemory()
         self._arrays: list[tuple[int, Array]] = []
-        self.root: Group = self._h5py.File(self._memory, "w", libver=_VERSIONS)
+        self.root: Group = self._h5py.File(self._memory, "w", libver=VERSIONS)
 
     def add_array(self, group: Group, name: str, array: Array) -> None:
         """Reserve the place of `array`, float32 or float64, as the dataset `name`; it is not read yet."""

@@ -16,6 +16,7 @@ from typing import TypeVar
 from dtrain.core.errors import UserError
 from dtrain.core.snapshots import wire
 from dtrain.core.snapshots.blob_proto import Part, num_bytes
+from dtrain.data.hdf5_library import SIGNATURE, signature_offsets
 
 Result = TypeVar("Result")
 
@@ -24,8 +25,6 @@ CAFFEMODEL, SOLVERSTATE = ".caffemodel", ".solverstate"
 MAX_MESSAGE_BYTES = 2**31 - 1
 """The largest file that Caffe reads: its protobuf counts the bytes of a message in an int."""
 
-_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-_HDF5_FIRST_USER_BLOCK = 512
 _MIX_UPS = {
     CAFFEMODEL: "got a .solverstate; give the .caffemodel beside it, or resume from it with --snapshot",
     SOLVERSTATE: "got a .caffemodel; give the .solverstate beside it, or start from it with --weights",
@@ -79,15 +78,8 @@ def map_file(path: str | os.PathLike[str], kind: str) -> memoryview:
 
 
 def is_hdf5(view: memoryview) -> bool:
-    """Tell whether a file is HDF5, by its signature, as Caffe does: at its start, or behind a block of a user's
-    own, which ends at byte 512, 1024, 2048 …
-    """
-    start = 0
-    while start < len(view):
-        if view[start : start + len(_HDF5_MAGIC)] == _HDF5_MAGIC:
-            return True
-        start = max(2 * start, _HDF5_FIRST_USER_BLOCK)
-    return False
+    """Tell whether a file is HDF5, by its signature, as Caffe does."""
+    return any(view[start : start + len(SIGNATURE)] == SIGNATURE for start in signature_offsets(len(view)))
 
 
 def contains_hdf5(path: str | os.PathLike[str]) -> bool | None:

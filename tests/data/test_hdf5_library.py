@@ -59,3 +59,11 @@ def test_open_hdf5_without_h5py_names_the_extra(tmp_path: Path, monkeypatch: pyt
 def test_hdf5_errors_lets_errors_of_dtrain_pass() -> None:
     with pytest.raises(DataError, match="^mine$"), hdf5_errors("a.h5"):
         raise DataError("mine")
+
+
+def test_open_hdf5_finds_the_file_behind_a_block_of_a_users_own(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w", userblock_size=512) as file:
+        file["x"] = [3]
+    assert is_hdf5(tmp_path / "a.h5")
+    with open_hdf5(tmp_path / "a.h5") as file:
+        assert file["x"][:].tolist() == [3]

@@ -56,7 +56,7 @@ class Data(ReadingLayer):
         self.make_loader(reader, param.batch_size, param.prefetch)
 
     def _spec(self) -> TransformSpec:
-        spec = transform_spec(self, "data_param", may_be_compressed=True)
+        spec = transform_spec(self, may_be_compressed=True)
         if not self.param.data_param.force_encoded_color:
             return spec
         if spec.colors is Colors.GRAY:

@@ -60,7 +60,7 @@ class ImageData(ReadingLayer):
             images,
             spec,
             Sampler(len(images), seed=seed, shuffle=shuffle),
-            Transformer(transform_spec(self, "image_data_param"), train=is_train, seed=seed),
+            Transformer(transform_spec(self), train=is_train, seed=seed),
             make_workers(self.param),
         )
         self.make_loader(reader, param.batch_size)

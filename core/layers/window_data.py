@@ -8,6 +8,7 @@ start is known, so that a resumed run reads on.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
@@ -15,6 +16,7 @@ from dtrain.core.layers.layer import LAYERS, Arity
 from dtrain.core.layers.parts.images import find_folder, make_workers, transform_spec
 from dtrain.core.layers.parts.reading import ReadingLayer
 from dtrain.core.paths import resolve
+from dtrain.data.transformer import TransformSpec
 from dtrain.data.window_crop import CropRule
 from dtrain.data.window_file import WindowFile
 from dtrain.data.window_reader import WindowReader, WindowSpec
@@ -47,7 +49,7 @@ class WindowData(ReadingLayer):
             raise UserError(
                 f'window_data_param.crop_mode must be "warp" or "square", got "{param.crop_mode}"'
             )
-        transform = transform_spec(self, "window_data_param")
+        transform = self._spec()
         if not transform.crop_size:
             raise UserError("transform_param.crop_size must be at least 1, got none")
         rule = CropRule(transform.crop_size, param.context_pad, param.crop_mode == "square")
@@ -59,3 +61,15 @@ class WindowData(ReadingLayer):
         reader = WindowReader(windows, spec, rule, transform, workers, seed)
         reader.count_foreground(param.batch_size)
         self.make_loader(reader, param.batch_size)
+
+    def _spec(self) -> TransformSpec:
+        """Return the transformation; Caffe's layer reads its own scale to this day, the upgrade moves an old one."""
+        spec, param = transform_spec(self), self.param.window_data_param
+        if not param.HasField("scale"):
+            return spec
+        if self.param.transform_param.HasField("scale") and spec.scale != param.scale:
+            raise UserError(
+                f"scale must be given once, got {spec.scale} in transform_param and {param.scale} in "
+                "window_data_param; take the latter out"
+            )
+        return replace(spec, scale=param.scale)

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import Layer
 from dtrain.core.paths import resolve
 from dtrain.data.transformer import TransformSpec
@@ -14,29 +13,15 @@ from dtrain.data.workers import Workers
 from dtrain.dist.launch_environment import launched_local_size
 from dtrain.proto import caffe_pb2
 
-_OLD_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
 
+def transform_spec(layer: Layer, may_be_compressed: bool = False) -> TransformSpec:
+    """Return the layer's transform_param; the mean file is looked for as all files are.
 
-def transform_spec(layer: Layer, own_name: str, may_be_compressed: bool = False) -> TransformSpec:
-    """Return the layer's transform_param, with the old fields of its own message, such as data_param.
-
-    The mean file is looked for as all files are. Raises UserError when a field is given in both messages with
-    different values, DataError when fields exclude one another.
+    Old fields of the same names in the layer's own message are none of this: in nets of their time the upgrade has
+    moved them (core/graph/upgrade/transforms.py), in others they have no effect, as in Caffe, which it says.
+    Raises DataError when fields exclude one another.
     """
-    param = caffe_pb2.TransformationParameter()
-    param.CopyFrom(layer.param.transform_param)
-    own = getattr(layer.param, own_name)
-    for field in _OLD_FIELDS:
-        if not own.HasField(field):
-            continue
-        value = getattr(own, field)
-        if param.HasField(field) and getattr(param, field) != value:
-            raise UserError(
-                f"{field} must be given once, got {getattr(param, field)} in transform_param and {value} in "
-                f"{own_name}; take the latter out"
-            )
-        setattr(param, field, value)
-    spec = TransformSpec.from_param(param, may_be_compressed=may_be_compressed)
+    spec = TransformSpec.from_param(layer.param.transform_param, may_be_compressed=may_be_compressed)
     if spec.mean_file:
         spec = replace(spec, mean_file=resolve(spec.mean_file, layer.context.net_path))
     return spec

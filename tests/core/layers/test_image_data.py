@@ -36,7 +36,11 @@ def image_data(fields: str = "", others: str = "") -> str:
         ("", "transform_param { scale: 2 mean_value: 1 mean_value: 2 mean_value: 3 }", None),
         ("", 'transform_param { mean_file: "mean.binaryproto" }', IMAGES - 10.0),
         ("", "transform_param { crop_size: 3 }", IMAGES[:, :, 2:5, 2:5]),  # in TEST from the middle
-        ("crop_size: 3", "dtrain_param { decode_threads: 1 }", IMAGES[:, :, 2:5, 2:5]),
+        (
+            "crop_size: 2",  # of no effect here, as in Caffe
+            "transform_param { crop_size: 3 } dtrain_param { decode_threads: 1 }",
+            IMAGES[:, :, 2:5, 2:5],
+        ),
     ],
 )
 def test_image_data_puts_out_transformed_images_and_labels(
@@ -53,17 +57,17 @@ def test_image_data_puts_out_transformed_images_and_labels(
 
 
 @pytest.mark.parametrize(
-    ("fields", "shape"),
+    ("fields", "others", "shape"),
     [
-        ("is_color: false", (3, 1, 7, 8)),
-        ("new_height: 5 new_width: 9", (3, 3, 5, 9)),
-        ("crop_size: 2", (3, 3, 2, 2)),
+        ("is_color: false", "", (3, 1, 7, 8)),
+        ("new_height: 5 new_width: 9", "", (3, 3, 5, 9)),
+        ("", "transform_param { crop_size: 2 }", (3, 3, 2, 2)),
     ],
 )
 def test_image_data_has_the_shape_of_its_images_before_the_first_batch(
-    fields: str, shape: tuple[int, ...], folder: Path
+    fields: str, others: str, shape: tuple[int, ...], folder: Path
 ) -> None:
-    rig = make(image_data(fields))
+    rig = make(image_data(fields, others))
     assert rig.top[0].shape == shape
     assert rig.forward()[0].shape == shape
     rig.layer.close()
@@ -131,7 +135,7 @@ def test_image_that_vanishes_later_is_named_by_its_line(folder: Path) -> None:
         (image_data("new_height: 5"), "new_height and new_width must be given both or none, got 5 and 0"),
         (image_data("rand_skip: 7"), "^list.txt: rand_skip must be at most 6, the number of lines, got 7"),
         (
-            image_data("crop_size: 9"),
+            image_data("", "transform_param { crop_size: 9 }"),
             "^list.txt:1: transform_param: crop_size must fit into the records of 3x7x8, got 9",
         ),
         (

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from google.protobuf import text_format
 
-from dtrain.core.errors import UserError
 from dtrain.core.layers.parts import images
 from dtrain.core.layers.parts.images import find_folder, make_workers, num_own_cores, transform_spec
 from dtrain.data.errors import DataError
@@ -21,7 +20,7 @@ from tests.core.layers.layer_harness import make_layer
 
 def spec_of(fields: str, may_be_compressed: bool = False) -> TransformSpec:
     layer = make_layer(f'type: "ImageData" {fields}', 0, 2)
-    return transform_spec(layer, "image_data_param", may_be_compressed)
+    return transform_spec(layer, may_be_compressed)
 
 
 @pytest.mark.parametrize(
@@ -29,27 +28,21 @@ def spec_of(fields: str, may_be_compressed: bool = False) -> TransformSpec:
     [
         ("", TransformSpec()),
         ("transform_param { crop_size: 3 mirror: true }", TransformSpec(crop_size=3, mirror=True)),
-        ("image_data_param { crop_size: 3 mirror: true }", TransformSpec(crop_size=3, mirror=True)),
-        ("transform_param { mirror: true } image_data_param { scale: 0.5 }", TransformSpec(0.5, True)),
-        ("transform_param { scale: 0.5 } image_data_param { scale: 0.5 }", TransformSpec(0.5)),
-        ('image_data_param { mean_file: "none" }', TransformSpec(mean_file="none")),
+        # As in Caffe, whose layers of today read the transformation nowhere else.
+        ("image_data_param { crop_size: 3 mirror: true }", TransformSpec()),
+        ("transform_param { mirror: true } image_data_param { scale: 0.5 }", TransformSpec(mirror=True)),
+        ("transform_param { scale: 0.5 } image_data_param { scale: 2 }", TransformSpec(0.5)),
+        ('image_data_param { mean_file: "none" }', TransformSpec()),
+        ('transform_param { mean_file: "none" }', TransformSpec(mean_file="none")),
     ],
 )
-def test_transform_spec_takes_both_messages(fields: str, expected: TransformSpec) -> None:
+def test_transform_spec_is_that_of_transform_param_alone(fields: str, expected: TransformSpec) -> None:
     assert spec_of(fields) == expected
-
-
-def test_transform_spec_of_two_values_is_refused() -> None:
-    with pytest.raises(UserError) as caught:
-        spec_of("transform_param { scale: 0.5 } image_data_param { scale: 2 }")
-    assert str(caught.value) == (
-        "scale must be given once, got 0.5 in transform_param and 2.0 in image_data_param; take the latter out"
-    )
 
 
 def test_transform_spec_of_fields_that_exclude_each_other_is_refused() -> None:
     with pytest.raises(DataError, match="mean_file and mean_value must not be set both"):
-        spec_of('transform_param { mean_value: 3 } image_data_param { mean_file: "mean" }')
+        spec_of('transform_param { mean_value: 3 mean_file: "mean" }')
 
 
 def test_transform_spec_notes_colors_where_nothing_is_compressed(caplog: pytest.LogCaptureFixture) -> None:

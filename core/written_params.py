@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtrain.core.errors import UserError
+from dtrain.core.snapshots.blob_proto import shape_fits
+from dtrain.data.blob_file import shape_and_values
 from dtrain.proto import caffe_pb2
-
-_LEGACY_FIELDS = ("num", "channels", "height", "width")
 
 
 def written_values(
@@ -26,12 +26,8 @@ def written_values(
     """
     if index >= len(param.blobs):
         return None
-    blob = param.blobs[index]
-    is_legacy = any(blob.HasField(name) for name in _LEGACY_FIELDS)
-    given = (blob.num, blob.channels, blob.height, blob.width) if is_legacy else tuple(blob.shape.dim)
-    values = np.array(blob.data or blob.double_data)
-    fits = given[max(0, len(given) - len(shape)) :] == shape and math.prod(given) == math.prod(shape)
-    if not (fits if is_legacy else given == shape) or values.size != math.prod(shape):
+    given, values, is_legacy = shape_and_values(param.blobs[index])
+    if not shape_fits(given, shape, is_legacy) or values.size != math.prod(shape):
         raise UserError(
             f"blobs: number {index} must be of the param's shape {shape}, got {given} with {values.size} values"
         )

@@ -48,8 +48,14 @@ def read_shape_and_values(path: str, field: str) -> tuple[tuple[int, ...], NDArr
         raise DataError(f"{path}: {field} must be a file's name, got one with a NUL character") from None
     except DecodeError:
         raise DataError(f"{path}: {field} must be a BlobProto (.binaryproto), got other bytes") from None
+    shape, values, _ = shape_and_values(blob)
+    return shape, values
+
+
+def shape_and_values(blob: caffe_pb2.BlobProto) -> tuple[tuple[int, ...], NDArray[Any], bool]:
+    """Return the shape, the flat values, and whether the shape is in its old form of four numbers."""
     is_double = len(blob.double_data) > 0 and not blob.data
     values = np.array(blob.double_data if is_double else blob.data, np.float64 if is_double else np.float32)
     is_legacy = any(blob.HasField(name) for name in _LEGACY_FIELDS)
     shape = (blob.num, blob.channels, blob.height, blob.width) if is_legacy else tuple(blob.shape.dim)
-    return shape, values
+    return shape, values, is_legacy

@@ -94,6 +94,14 @@ def write_blob(number: int, data: Array, diff: Array | None = None) -> list[Part
     return [wire.bytes_header(number, len(shape) + num_bytes(values)), shape, *values]
 
 
+def shape_fits(given: Sequence[int], shape: Sequence[int], is_legacy: bool) -> bool:
+    """Tell whether a stored shape is that of a param: equal, or in its old form of four numbers, 1 in front."""
+    if not is_legacy:
+        return tuple(given) == tuple(shape)
+    num_more = len(given) - len(shape)
+    return num_more >= 0 and tuple(given) == (1,) * num_more + tuple(shape)
+
+
 def num_bytes(parts: Sequence[Part]) -> int:
     """Count the bytes that `parts` take in a file."""
     return sum(len(part) if isinstance(part, bytes) else part.nbytes for part in parts)

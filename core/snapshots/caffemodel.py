@@ -15,7 +15,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from dtrain.core.snapshots import wire
-from dtrain.core.snapshots.blob_proto import Array, Blob, Part, num_bytes, read_blob, write_blob
+from dtrain.core.snapshots.blob_proto import Array, Blob, Part, num_bytes, read_blob, shape_fits, write_blob
 from dtrain.core.snapshots.commit import commit_file
 from dtrain.core.snapshots.message_file import CAFFEMODEL, check_message_size, read_message
 from dtrain.proto import caffe_pb2
@@ -63,10 +63,7 @@ class LayerWeights:
         """
         blob = self.blobs[index]
         assert blob is not None, f'layer "{self.name}" has no param {index} in its file'
-        own = blob.shape
-        if not self.legacy_dims:
-            return own == tuple(shape)
-        return len(shape) <= len(own) and own == (1,) * (len(own) - len(shape)) + tuple(shape)
+        return shape_fits(blob.shape, shape, self.legacy_dims)
 
 
 class LayerRecord(NamedTuple):

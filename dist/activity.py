@@ -15,6 +15,7 @@ class Activity:
 
     iteration: int | None = None  # None before the first
     doing: str = "starting"  # reads after "while": 'computing layer "conv1"', "reading a batch"
+    collective: str = ""  # the collective call it is in, "all_reduce"; there it may wait for other ranks
 
     def __str__(self) -> str:
         """Return ``at iteration 120 while computing layer "conv1"``."""

@@ -8,16 +8,24 @@ create.py chooses among them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
+from ml_dtypes import bfloat16
 from numpy.typing import NDArray
 
+from dtrain.dist.activity import Activity
+from dtrain.dist.reduction import DONE, Reduction
 from dtrain.dist.topology import Topology
 
 Array = NDArray[Any]
 
-DTYPES = tuple(np.dtype(name) for name in ("float16", "float32", "float64", "int64", "uint8"))
+BFLOAT16 = np.dtype(bfloat16)
+HALVES = (np.dtype("float16"), BFLOAT16)  # summed in float32
+ALIGNMENT_BYTES = 64
+DTYPES = (*HALVES, *(np.dtype(name) for name in ("float32", "float64", "int64", "uint8")))
 
 
 class Communicator(ABC):
@@ -29,10 +37,10 @@ class Communicator(ABC):
     for ever, which is why code that can fail on a single rank runs inside `guard.together` or
     `failure.end_job_on_failure`.
 
-    Arrays are numpy arrays, contiguous in C order, of dtype float16, float32, float64, int64 or uint8, of any
-    shape, without elements too; anything else is a bug of the caller, a TypeError or ValueError before
-    anything is sent. All calls block, and at most one thread of a rank is inside one at a time, `abort`
-    excepted.
+    Arrays are numpy arrays, contiguous in C order, of dtype float16, bfloat16 (ml_dtypes'), float32, float64,
+    int64 or uint8, of any shape, without elements too; anything else is a bug of the caller, a TypeError or
+    ValueError before anything is sent. All calls block, start_all_reduce excepted, and at most one thread of a
+    rank is inside one at a time, `abort` excepted.
 
     Implementations provide the methods with a leading underscore and may rely on arrays that were checked;
     any of their calls raises ClusterError if the transport reports a failure.
@@ -40,12 +48,17 @@ class Communicator(ABC):
     Attributes:
         name: the name under which create.py finds this kind of communicator.
         topology: where each rank runs.
+        ordered_sums: whether all_reduce sums in the order of the ranks, so that the result is the same to the
+            last bit whatever hosts the ranks are on and whatever carries the values; set alike on all ranks.
+        activity: what this rank is doing; while it is in a collective call, activity.collective names the call.
     """
 
     name: ClassVar[str]
 
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
+        self.ordered_sums = False
+        self.activity = Activity()
 
     @property
     def rank(self) -> int:
@@ -62,21 +75,39 @@ class Communicator(ABC):
         check_array(array, writes=True)
         if not 0 <= root < self.world_size:
             raise ValueError(f"broadcast: root must be 0 to {self.world_size - 1}, got {root}")
-        self._broadcast(array, root)
+        with self._inside("broadcast"):
+            self._broadcast(array, root)
 
     def all_reduce(self, array: Array) -> None:
         """Overwrite `array` on every rank with its elementwise sum over all ranks, in place. Collective.
 
         All ranks get the same bits, and the same inputs give the same bits again; the order of summation is
-        the implementation's. float16 is summed in float32 and rounded once; uint8 and int64 wrap around.
+        the implementation's, unless ordered_sums is set. float16 and bfloat16 travel as they are, are summed in
+        float32 and rounded once; uint8 and int64 wrap around.
         """
         check_array(array, writes=True)
-        if array.dtype == np.float16:
-            wide = array.astype(np.float32)
-            self._all_reduce(wide)
-            array[...] = wide
-        else:
+        with self._inside("all_reduce"):
             self._all_reduce(array)
+
+    def start_all_reduce(self, array: Array) -> Reduction:
+        """Begin an all_reduce of `array`; return what moves it on and waits for its end. Collective.
+
+        The sum is the one that all_reduce gives, to the last bit. Nothing may touch `array` until the reduction
+        is done. Reductions that were started are done in the order of their starts, and every other collective
+        call may be made meanwhile. Not every kind moves on by itself: call `test` from time to time.
+        """
+        check_array(array, writes=True)
+        with self._inside("start_all_reduce"):
+            return self._start_all_reduce(array)
+
+    def allocate(self, num_elements: int, dtype: np.dtype[Any]) -> Array:
+        """Return zeros (num_elements,) in memory that this communicator reduces fastest, such as one that all
+        ranks of a host have mapped. Collective.
+
+        It starts on a cache line, and stays valid as long as somebody refers to it.
+        """
+        with self._inside("allocate"):
+            return self._allocate(num_elements, dtype)
 
     def all_gather(self, array: Array) -> Array:
         """Return the arrays of all ranks, in rank order, as one new array. Collective.
@@ -84,7 +115,8 @@ class Communicator(ABC):
         The result has the shape (world_size, *array.shape); `array` itself is left as it is.
         """
         check_array(array, writes=False)
-        return self._all_gather(array)
+        with self._inside("all_gather"):
+            return self._all_gather(array)
 
     def all_gather_bytes(self, payload: bytes) -> list[bytes]:
         """Return the payloads of all ranks in rank order; their lengths may differ. Collective.
@@ -93,11 +125,13 @@ class Communicator(ABC):
         """
         if not isinstance(payload, bytes):
             raise TypeError(f"all_gather_bytes: payload must be bytes, got {type(payload).__name__}")
-        return self._all_gather_bytes(payload)
+        with self._inside("all_gather_bytes"):
+            return self._all_gather_bytes(payload)
 
     def barrier(self) -> None:
         """Return only after every rank has called it. Collective."""
-        self._barrier()
+        with self._inside("barrier"):
+            self._barrier()
 
     @abstractmethod
     def abort(self, exit_code: int) -> NoReturn:
@@ -112,6 +146,22 @@ class Communicator(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give back what the communicator holds; no call may follow. Collective."""
+
+    @contextmanager
+    def _inside(self, call: str) -> Iterator[None]:
+        """Let `activity` name the collective call while this rank is in it."""
+        self.activity.collective = call
+        yield
+        self.activity.collective = ""  # kept when the call raises, for the line that is printed then
+
+    def _start_all_reduce(self, array: Array) -> Reduction:
+        """Do all of it at once; kinds that can do it bit by bit override this."""
+        self._all_reduce(array)
+        return DONE
+
+    def _allocate(self, num_elements: int, dtype: np.dtype[Any]) -> Array:
+        """Take plain memory; kinds that know of better override this."""
+        return aligned_zeros(num_elements, dtype)
 
     @abstractmethod
     def _broadcast(self, array: Array, root: int) -> None: ...
@@ -143,3 +193,11 @@ def check_array(array: Array, writes: bool) -> None:
         )
     if writes and not array.flags.writeable:
         raise ValueError("communicator: array must be writable, got a read-only one")
+
+
+def aligned_zeros(num_elements: int, dtype: np.dtype[Any]) -> Array:
+    """Return zeros (num_elements,) that start on a cache line."""
+    size = num_elements * dtype.itemsize
+    memory = np.zeros(size + ALIGNMENT_BYTES, np.uint8)
+    first = -memory.ctypes.data % ALIGNMENT_BYTES
+    return memory[first : first + size].view(dtype)

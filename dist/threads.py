@@ -14,7 +14,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 
-from dtrain.dist.communicator import Array, Communicator
+from dtrain.dist.communicator import HALVES, Array, Communicator
 from dtrain.dist.errors import ClusterError
 from dtrain.dist.meeting import Meeting
 from dtrain.dist.topology import Topology, topology_from_hosts
@@ -58,11 +58,11 @@ class ThreadsCommunicator(Communicator):
     def _all_reduce(self, array: Array) -> None:
         call = f"all_reduce({_form(array)})"
         arrays = self._meeting.swap(self.rank, call, array)
-        total = arrays[0].copy()
+        total = arrays[0].astype(np.float32 if array.dtype in HALVES else array.dtype)
         for other in arrays[1:]:
             total += other
         self._let_go(call)
-        np.copyto(array, total)
+        array[...] = total
 
     def _all_gather(self, array: Array) -> Array:
         call = f"all_gather({_form(array)})"

@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 from dtrain.core.errors import UserError
@@ -36,7 +36,7 @@ class Job:
 
     communicator: Communicator
     console: Console
-    activity: Activity = field(default_factory=Activity)
+    activity: Activity
 
     @property
     def is_first(self) -> bool:
@@ -71,7 +71,7 @@ def open_job(communicator_name: str | None) -> Iterator[Job]:
     """
     console = open_console(os.environ)
     communicator = create_communicator(communicator_name, os.environ)
-    job = Job(communicator, console)
+    job = Job(communicator, console, communicator.activity)
     try:
         with end_job_on_failure(communicator, job.activity, console.write_line):
             yield job

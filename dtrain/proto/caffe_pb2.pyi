@@ -130,7 +130,29 @@ class SolverParameter(_message.Message):
     def __init__(self, net: _Optional[str] = ..., net_param: _Optional[_Union[NetParameter, _Mapping]] = ..., train_net: _Optional[str] = ..., train_net_param: _Optional[_Union[NetParameter, _Mapping]] = ..., test_net: _Optional[_Iterable[str]] = ..., test_net_param: _Optional[_Iterable[_Union[NetParameter, _Mapping]]] = ..., train_state: _Optional[_Union[NetState, _Mapping]] = ..., test_state: _Optional[_Iterable[_Union[NetState, _Mapping]]] = ..., test_iter: _Optional[_Iterable[int]] = ..., test_interval: _Optional[int] = ..., test_compute_loss: bool = ..., test_initialization: bool = ..., base_lr: _Optional[float] = ..., lr_policy: _Optional[str] = ..., gamma: _Optional[float] = ..., power: _Optional[float] = ..., stepsize: _Optional[int] = ..., stepvalue: _Optional[_Iterable[int]] = ..., max_iter: _Optional[int] = ..., iter_size: _Optional[int] = ..., display: _Optional[int] = ..., average_loss: _Optional[int] = ..., type: _Optional[str] = ..., momentum: _Optional[float] = ..., momentum2: _Optional[float] = ..., delta: _Optional[float] = ..., rms_decay: _Optional[float] = ..., weight_decay: _Optional[float] = ..., regularization_type: _Optional[str] = ..., clip_gradients: _Optional[float] = ..., solver_type: _Optional[_Union[SolverParameter.SolverType, str]] = ..., snapshot: _Optional[int] = ..., snapshot_prefix: _Optional[str] = ..., snapshot_format: _Optional[_Union[SolverParameter.SnapshotFormat, str]] = ..., snapshot_diff: bool = ..., snapshot_after_train: bool = ..., weights: _Optional[_Iterable[str]] = ..., solver_mode: _Optional[_Union[SolverParameter.SolverMode, str]] = ..., device_id: _Optional[int] = ..., random_seed: _Optional[int] = ..., layer_wise_reduce: bool = ..., debug_info: bool = ..., dtrain_param: _Optional[_Union[DtrainSolverParameter, _Mapping]] = ...) -> None: ...
 
 class DtrainSolverParameter(_message.Message):
-    __slots__ = ("test_on_rank_0", "warmup_iter", "warmup_start_lr", "min_lr", "peak_fraction", "start_divisor", "end_divisor", "no_decay_for_bias", "no_decay_for_norm", "trust_coefficient", "ema_decay", "monitor", "plateau_patience", "early_stopping_patience", "keep_best", "keep_last")
+    __slots__ = ("test_on_rank_0", "warmup_iter", "warmup_start_lr", "min_lr", "peak_fraction", "start_divisor", "end_divisor", "no_decay_for_bias", "no_decay_for_norm", "trust_coefficient", "ema_decay", "monitor", "plateau_patience", "early_stopping_patience", "keep_best", "keep_last", "lr_scaling", "lr_batch_size", "wire_precision", "ordered_sums", "bucket_bytes", "stale_gradients", "check_interval", "on_non_finite_loss")
+    class LearningRateScaling(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        NONE: _ClassVar[DtrainSolverParameter.LearningRateScaling]
+        LINEAR: _ClassVar[DtrainSolverParameter.LearningRateScaling]
+        SQRT: _ClassVar[DtrainSolverParameter.LearningRateScaling]
+    NONE: DtrainSolverParameter.LearningRateScaling
+    LINEAR: DtrainSolverParameter.LearningRateScaling
+    SQRT: DtrainSolverParameter.LearningRateScaling
+    class WirePrecision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        FLOAT32: _ClassVar[DtrainSolverParameter.WirePrecision]
+        FLOAT16: _ClassVar[DtrainSolverParameter.WirePrecision]
+        BFLOAT16: _ClassVar[DtrainSolverParameter.WirePrecision]
+    FLOAT32: DtrainSolverParameter.WirePrecision
+    FLOAT16: DtrainSolverParameter.WirePrecision
+    BFLOAT16: DtrainSolverParameter.WirePrecision
+    class NonFiniteLoss(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STOP: _ClassVar[DtrainSolverParameter.NonFiniteLoss]
+        SKIP: _ClassVar[DtrainSolverParameter.NonFiniteLoss]
+    STOP: DtrainSolverParameter.NonFiniteLoss
+    SKIP: DtrainSolverParameter.NonFiniteLoss
     TEST_ON_RANK_0_FIELD_NUMBER: _ClassVar[int]
     WARMUP_ITER_FIELD_NUMBER: _ClassVar[int]
     WARMUP_START_LR_FIELD_NUMBER: _ClassVar[int]
@@ -147,6 +169,14 @@ class DtrainSolverParameter(_message.Message):
     EARLY_STOPPING_PATIENCE_FIELD_NUMBER: _ClassVar[int]
     KEEP_BEST_FIELD_NUMBER: _ClassVar[int]
     KEEP_LAST_FIELD_NUMBER: _ClassVar[int]
+    LR_SCALING_FIELD_NUMBER: _ClassVar[int]
+    LR_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    WIRE_PRECISION_FIELD_NUMBER: _ClassVar[int]
+    ORDERED_SUMS_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STALE_GRADIENTS_FIELD_NUMBER: _ClassVar[int]
+    CHECK_INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    ON_NON_FINITE_LOSS_FIELD_NUMBER: _ClassVar[int]
     test_on_rank_0: bool
     warmup_iter: int
     warmup_start_lr: float
@@ -163,7 +193,15 @@ class DtrainSolverParameter(_message.Message):
     early_stopping_patience: int
     keep_best: int
     keep_last: int
-    def __init__(self, test_on_rank_0: bool = ..., warmup_iter: _Optional[int] = ..., warmup_start_lr: _Optional[float] = ..., min_lr: _Optional[float] = ..., peak_fraction: _Optional[float] = ..., start_divisor: _Optional[float] = ..., end_divisor: _Optional[float] = ..., no_decay_for_bias: bool = ..., no_decay_for_norm: bool = ..., trust_coefficient: _Optional[float] = ..., ema_decay: _Optional[float] = ..., monitor: _Optional[_Union[MonitorParameter, _Mapping]] = ..., plateau_patience: _Optional[int] = ..., early_stopping_patience: _Optional[int] = ..., keep_best: _Optional[int] = ..., keep_last: _Optional[int] = ...) -> None: ...
+    lr_scaling: DtrainSolverParameter.LearningRateScaling
+    lr_batch_size: int
+    wire_precision: DtrainSolverParameter.WirePrecision
+    ordered_sums: bool
+    bucket_bytes: int
+    stale_gradients: bool
+    check_interval: int
+    on_non_finite_loss: DtrainSolverParameter.NonFiniteLoss
+    def __init__(self, test_on_rank_0: bool = ..., warmup_iter: _Optional[int] = ..., warmup_start_lr: _Optional[float] = ..., min_lr: _Optional[float] = ..., peak_fraction: _Optional[float] = ..., start_divisor: _Optional[float] = ..., end_divisor: _Optional[float] = ..., no_decay_for_bias: bool = ..., no_decay_for_norm: bool = ..., trust_coefficient: _Optional[float] = ..., ema_decay: _Optional[float] = ..., monitor: _Optional[_Union[MonitorParameter, _Mapping]] = ..., plateau_patience: _Optional[int] = ..., early_stopping_patience: _Optional[int] = ..., keep_best: _Optional[int] = ..., keep_last: _Optional[int] = ..., lr_scaling: _Optional[_Union[DtrainSolverParameter.LearningRateScaling, str]] = ..., lr_batch_size: _Optional[int] = ..., wire_precision: _Optional[_Union[DtrainSolverParameter.WirePrecision, str]] = ..., ordered_sums: bool = ..., bucket_bytes: _Optional[int] = ..., stale_gradients: bool = ..., check_interval: _Optional[int] = ..., on_non_finite_loss: _Optional[_Union[DtrainSolverParameter.NonFiniteLoss, str]] = ...) -> None: ...
 
 class MonitorParameter(_message.Message):
     __slots__ = ("output", "test_net", "higher_is_better", "min_delta")
@@ -360,7 +398,7 @@ class LayerParameter(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., bottom: _Optional[_Iterable[str]] = ..., top: _Optional[_Iterable[str]] = ..., phase: _Optional[_Union[Phase, str]] = ..., loss_weight: _Optional[_Iterable[float]] = ..., param: _Optional[_Iterable[_Union[ParamSpec, _Mapping]]] = ..., blobs: _Optional[_Iterable[_Union[BlobProto, _Mapping]]] = ..., propagate_down: _Optional[_Iterable[bool]] = ..., include: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., exclude: _Optional[_Iterable[_Union[NetStateRule, _Mapping]]] = ..., transform_param: _Optional[_Union[TransformationParameter, _Mapping]] = ..., loss_param: _Optional[_Union[LossParameter, _Mapping]] = ..., accuracy_param: _Optional[_Union[AccuracyParameter, _Mapping]] = ..., argmax_param: _Optional[_Union[ArgMaxParameter, _Mapping]] = ..., batch_norm_param: _Optional[_Union[BatchNormParameter, _Mapping]] = ..., bias_param: _Optional[_Union[BiasParameter, _Mapping]] = ..., clip_param: _Optional[_Union[ClipParameter, _Mapping]] = ..., concat_param: _Optional[_Union[ConcatParameter, _Mapping]] = ..., contrastive_loss_param: _Optional[_Union[ContrastiveLossParameter, _Mapping]] = ..., convolution_param: _Optional[_Union[ConvolutionParameter, _Mapping]] = ..., crop_param: _Optional[_Union[CropParameter, _Mapping]] = ..., data_param: _Optional[_Union[DataParameter, _Mapping]] = ..., dropout_param: _Optional[_Union[DropoutParameter, _Mapping]] = ..., dummy_data_param: _Optional[_Union[DummyDataParameter, _Mapping]] = ..., eltwise_param: _Optional[_Union[EltwiseParameter, _Mapping]] = ..., elu_param: _Optional[_Union[ELUParameter, _Mapping]] = ..., embed_param: _Optional[_Union[EmbedParameter, _Mapping]] = ..., exp_param: _Optional[_Union[ExpParameter, _Mapping]] = ..., flatten_param: _Optional[_Union[FlattenParameter, _Mapping]] = ..., hdf5_data_param: _Optional[_Union[HDF5DataParameter, _Mapping]] = ..., hdf5_output_param: _Optional[_Union[HDF5OutputParameter, _Mapping]] = ..., hinge_loss_param: _Optional[_Union[HingeLossParameter, _Mapping]] = ..., image_data_param: _Optional[_Union[ImageDataParameter, _Mapping]] = ..., infogain_loss_param: _Optional[_Union[InfogainLossParameter, _Mapping]] = ..., inner_product_param: _Optional[_Union[InnerProductParameter, _Mapping]] = ..., input_param: _Optional[_Union[InputParameter, _Mapping]] = ..., log_param: _Optional[_Union[LogParameter, _Mapping]] = ..., lrn_param: _Optional[_Union[LRNParameter, _Mapping]] = ..., memory_data_param: _Optional[_Union[MemoryDataParameter, _Mapping]] = ..., mvn_param: _Optional[_Union[MVNParameter, _Mapping]] = ..., parameter_param: _Optional[_Union[ParameterParameter, _Mapping]] = ..., pooling_param: _Optional[_Union[PoolingParameter, _Mapping]] = ..., power_param: _Optional[_Union[PowerParameter, _Mapping]] = ..., prelu_param: _Optional[_Union[PReLUParameter, _Mapping]] = ..., python_param: _Optional[_Union[PythonParameter, _Mapping]] = ..., recurrent_param: _Optional[_Union[RecurrentParameter, _Mapping]] = ..., reduction_param: _Optional[_Union[ReductionParameter, _Mapping]] = ..., relu_param: _Optional[_Union[ReLUParameter, _Mapping]] = ..., reshape_param: _Optional[_Union[ReshapeParameter, _Mapping]] = ..., scale_param: _Optional[_Union[ScaleParameter, _Mapping]] = ..., sigmoid_param: _Optional[_Union[SigmoidParameter, _Mapping]] = ..., softmax_param: _Optional[_Union[SoftmaxParameter, _Mapping]] = ..., spp_param: _Optional[_Union[SPPParameter, _Mapping]] = ..., slice_param: _Optional[_Union[SliceParameter, _Mapping]] = ..., swish_param: _Optional[_Union[SwishParameter, _Mapping]] = ..., tanh_param: _Optional[_Union[TanHParameter, _Mapping]] = ..., threshold_param: _Optional[_Union[ThresholdParameter, _Mapping]] = ..., tile_param: _Optional[_Union[TileParameter, _Mapping]] = ..., window_data_param: _Optional[_Union[WindowDataParameter, _Mapping]] = ..., focal_loss_param: _Optional[_Union[FocalLossParameter, _Mapping]] = ..., interp_param: _Optional[_Union[InterpParameter, _Mapping]] = ..., layer_norm_param: _Optional[_Union[LayerNormParameter, _Mapping]] = ..., norm_param: _Optional[_Union[NormalizeParameter, _Mapping]] = ..., permute_param: _Optional[_Union[PermuteParameter, _Mapping]] = ..., psroi_pooling_param: _Optional[_Union[PSROIPoolingParameter, _Mapping]] = ..., relu6_param: _Optional[_Union[ReLU6Parameter, _Mapping]] = ..., roi_pooling_param: _Optional[_Union[ROIPoolingParameter, _Mapping]] = ..., shuffle_channel_param: _Optional[_Union[ShuffleChannelParameter, _Mapping]] = ..., smooth_l1_loss_param: _Optional[_Union[SmoothL1LossParameter, _Mapping]] = ..., upsample_param: _Optional[_Union[UpsampleParameter, _Mapping]] = ..., dtrain_param: _Optional[_Union[DtrainLayerParameter, _Mapping]] = ...) -> None: ...
 
 class DtrainLayerParameter(_message.Message):
-    __slots__ = ("shuffle", "decode_threads", "sync_statistics", "class_weight", "label_smoothing", "interpolation")
+    __slots__ = ("shuffle", "decode_threads", "sync_statistics", "class_weight", "label_smoothing", "interpolation", "shuffle_block", "shuffle_blocks_mixed")
     class Interpolation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         BILINEAR: _ClassVar[DtrainLayerParameter.Interpolation]
@@ -373,13 +411,17 @@ class DtrainLayerParameter(_message.Message):
     CLASS_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     LABEL_SMOOTHING_FIELD_NUMBER: _ClassVar[int]
     INTERPOLATION_FIELD_NUMBER: _ClassVar[int]
+    SHUFFLE_BLOCK_FIELD_NUMBER: _ClassVar[int]
+    SHUFFLE_BLOCKS_MIXED_FIELD_NUMBER: _ClassVar[int]
     shuffle: bool
     decode_threads: int
     sync_statistics: bool
     class_weight: _containers.RepeatedScalarFieldContainer[float]
     label_smoothing: float
     interpolation: DtrainLayerParameter.Interpolation
-    def __init__(self, shuffle: bool = ..., decode_threads: _Optional[int] = ..., sync_statistics: bool = ..., class_weight: _Optional[_Iterable[float]] = ..., label_smoothing: _Optional[float] = ..., interpolation: _Optional[_Union[DtrainLayerParameter.Interpolation, str]] = ...) -> None: ...
+    shuffle_block: int
+    shuffle_blocks_mixed: int
+    def __init__(self, shuffle: bool = ..., decode_threads: _Optional[int] = ..., sync_statistics: bool = ..., class_weight: _Optional[_Iterable[float]] = ..., label_smoothing: _Optional[float] = ..., interpolation: _Optional[_Union[DtrainLayerParameter.Interpolation, str]] = ..., shuffle_block: _Optional[int] = ..., shuffle_blocks_mixed: _Optional[int] = ...) -> None: ...
 
 class ParamSpec(_message.Message):
     __slots__ = ("name", "share_mode", "lr_mult", "decay_mult")

@@ -158,7 +158,7 @@ def read_only() -> Array:
 
 MISUSED = {
     "a list": ([1.0, 2.0], TypeError, "must be a numpy array, got list"),
-    "int32": (np.zeros(3, np.int32), TypeError, "dtype must be one of float16, .*, got int32"),
+    "int32": (np.zeros(3, np.int32), TypeError, "dtype must be one of float16, bfloat16, .*, got int32"),
     "big-endian": (np.zeros(3, ">f4"), TypeError, "got >f4"),
     "a transposed view": (np.zeros((2, 3), np.float32).T, ValueError, "contiguous in C order"),
     "read-only": (read_only(), ValueError, "must be writable"),

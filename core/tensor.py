@@ -20,15 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-ALIGNMENT_BYTES = 64  # a cache line, and the widest vector register of today's CPUs
-
-
-def aligned_zeros(count: int, dtype: DTypeLike = np.float32) -> NDArray[Any]:
-    """Return `count` zeros in one dimension, starting on a cache line."""
-    num_bytes = count * np.dtype(dtype).itemsize
-    raw = np.zeros(num_bytes + ALIGNMENT_BYTES, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT_BYTES
-    return raw[start : start + num_bytes].view(dtype)
+from dtrain.dist.memory import aligned_zeros
 
 
 class Memory(ABC):

@@ -7,6 +7,7 @@ create.py chooses among them.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from ml_dtypes import bfloat16
 from numpy.typing import NDArray
 
 from dtrain.dist.activity import Activity
+from dtrain.dist.memory import aligned_zeros
 from dtrain.dist.reduction import DONE, Reduction
 from dtrain.dist.topology import Topology
 
@@ -24,7 +26,6 @@ Array = NDArray[Any]
 
 BFLOAT16 = np.dtype(bfloat16)
 HALVES = (np.dtype("float16"), BFLOAT16)  # summed in float32
-ALIGNMENT_BYTES = 64
 DTYPES = (*HALVES, *(np.dtype(name) for name in ("float32", "float64", "int64", "uint8")))
 
 
@@ -51,6 +52,7 @@ class Communicator(ABC):
         ordered_sums: whether all_reduce sums in the order of the ranks, so that the result is the same to the
             last bit whatever hosts the ranks are on and whatever carries the values; set alike on all ranks.
         activity: what this rank is doing; while it is in a collective call, activity.collective names the call.
+        waited_s: seconds that this rank has spent in collective calls so far.
     """
 
     name: ClassVar[str]
@@ -59,6 +61,7 @@ class Communicator(ABC):
         self.topology = topology
         self.ordered_sums = False
         self.activity = Activity()
+        self.waited_s = 0.0
 
     @property
     def rank(self) -> int:
@@ -151,7 +154,9 @@ class Communicator(ABC):
     def _inside(self, call: str) -> Iterator[None]:
         """Let `activity` name the collective call while this rank is in it."""
         self.activity.collective = call
+        began = time.monotonic()
         yield
+        self.waited_s += time.monotonic() - began
         self.activity.collective = ""  # kept when the call raises, for the line that is printed then
 
     def _start_all_reduce(self, array: Array) -> Reduction:
@@ -193,11 +198,3 @@ def check_array(array: Array, writes: bool) -> None:
         )
     if writes and not array.flags.writeable:
         raise ValueError("communicator: array must be writable, got a read-only one")
-
-
-def aligned_zeros(num_elements: int, dtype: np.dtype[Any]) -> Array:
-    """Return zeros (num_elements,) that start on a cache line."""
-    size = num_elements * dtype.itemsize
-    memory = np.zeros(size + ALIGNMENT_BYTES, np.uint8)
-    first = -memory.ctypes.data % ALIGNMENT_BYTES
-    return memory[first : first + size].view(dtype)

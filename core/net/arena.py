@@ -1,55 +1,72 @@
 """The arena: all learned params of a net in one run of memory, and all their diffs in another.
 
 Diffs lie in the order in which backward makes them ready (last layer first), so that a bucket for all-reduce
-is a slice and needs no packing. A few extra values behind the diffs travel with them (see solver.py).
+is a slice and needs no packing. A few extra values before the diffs travel with the first of them (see
+core/solver/gradient_exchange.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dtrain.core.net.params import Param
-from dtrain.core.tensor import ALIGNMENT_BYTES, aligned_zeros
+from dtrain.dist.memory import ALIGNMENT_BYTES, aligned_zeros
+
+Array = NDArray[Any]
+Allocate = Callable[[int, np.dtype[Any]], Array]
+
+_VALUES_PER_LINE = ALIGNMENT_BYTES // np.dtype(np.float32).itemsize
+
+
+def _plain_memory(num_values: int, dtype: np.dtype[Any]) -> Array:
+    return aligned_zeros(num_values)
 
 
 class Arena:
     """Contiguous float32 memory for the data and diffs of `params`, which move into it.
 
-    params: the ones that get gradients, in the order of forward. num_extra: values appended behind the diffs.
+    Arguments:
+        params: the ones that get gradients, in the order of forward.
+        num_extra: values before the diffs.
+        allocate: gives the memory of the diffs, zeros that start on a cache line: a communicator's allocate.
 
-    data, diff, reduced (diff and the extra values) and extra are host arrays. An engine may hold newer values
+    params: the same in the order in which they lie here: those that learn as backward makes them ready, then those
+    with lr_mult 0. places: where each one's diff is in `reduced`.
+
+    data, diff, reduced (the extra values and diff) and extra are host arrays. An engine may hold newer values
     elsewhere, so ask for them by the methods.
     """
 
-    def __init__(self, params: Sequence[Param], num_extra: int = 0) -> None:
-        self.params = list(params)
-        ready_order = list(reversed(params))
-        step = ALIGNMENT_BYTES // np.dtype(np.float32).itemsize
-        starts, count = [], 0
-        for param in ready_order:
-            starts.append(count)
-            count += -(-param.blob.count // step) * step  # each param starts on a cache line
-        self.data: NDArray[Any] = aligned_zeros(count)
-        self.reduced: NDArray[Any] = aligned_zeros(count + num_extra)
-        self.diff = self.reduced[:count]
-        self.extra = self.reduced[count:]
-        for param, start in zip(ready_order, starts, strict=True):
-            end = start + param.blob.count
-            param.blob.data_tensor.move_into(self.data[start:end])
-            param.blob.diff_tensor.move_into(self.diff[start:end])
+    def __init__(
+        self, params: Sequence[Param], num_extra: int = 0, allocate: Allocate = _plain_memory
+    ) -> None:
+        self.params = sorted(reversed(params), key=lambda param: not param.learning_rate_multiplier)
+        num_before = _round_up(num_extra)
+        self.places: list[slice] = []
+        end = num_before
+        for param in self.params:
+            self.places.append(slice(end, end + param.blob.count))
+            end += _round_up(param.blob.count)  # each param starts on a cache line
+        self.data: Array = aligned_zeros(end - num_before)
+        self.reduced: Array = allocate(end, np.dtype(np.float32))
+        self.diff = self.reduced[num_before:]
+        self.extra = self.reduced[:num_extra]
+        for param, place in zip(self.params, self.places, strict=True):
+            param.blob.data_tensor.move_into(self.data[place.start - num_before : place.stop - num_before])
+            param.blob.diff_tensor.move_into(self.reduced[place])
 
-    def update_data(self) -> NDArray[Any]:
+    def update_data(self) -> Array:
         """Return the data of all params for changing: the newest values, and the only ones from now on."""
         for param in self.params:
             param.blob.update_data()
         return self.data
 
-    def update_reduced(self) -> NDArray[Any]:
-        """Return the diffs and the extra values for changing: the newest, and the only ones from now on."""
+    def update_reduced(self) -> Array:
+        """Return the extra values and the diffs for changing: the newest, and the only ones from now on."""
         for param in self.params:
             param.blob.update_diff()
         return self.reduced
@@ -59,3 +76,8 @@ class Arena:
         for param in self.params:
             param.blob.write_diff()
         self.reduced[...] = 0
+
+
+def _round_up(num_values: int) -> int:
+    """Return the least number of values that fills whole cache lines."""
+    return -(-num_values // _VALUES_PER_LINE) * _VALUES_PER_LINE

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-NUM_REQUESTS = 2
-STOP, SNAPSHOT = range(NUM_REQUESTS)
+from dtrain.core.solver.extra_values import Extra
+
+NUM_REQUESTS = 2  # Extra.STOP and Extra.SNAPSHOT
 
 
 class Requests:
@@ -17,8 +18,8 @@ class Requests:
     def __init__(self) -> None:
         self._wanted = np.zeros(NUM_REQUESTS, np.float32)
 
-    def ask(self, request: int) -> None:
-        """Ask for STOP or SNAPSHOT; asking twice before it is sent is asking once."""
+    def ask(self, request: Extra) -> None:
+        """Ask for Extra.STOP or Extra.SNAPSHOT; asking twice before it is sent is asking once."""
         self._wanted[request] = 1
 
     def send(self, values: NDArray[Any]) -> None:

@@ -2,10 +2,11 @@
 
     prototxt ──> graph ──> net ──> solver ──> communicator ──> snapshot
 
-Each iteration: (test) → iter_size × forward and backward → (display) → all-reduce of the diffs → update →
-(snapshot). Follows caffe's solver.cpp, in its order, so that test and display at iteration k see the params
-after k updates. Every rank runs the same iterations; what one rank is asked for (stop, snapshot) travels with
-the gradients, so that all ranks do it after the same iteration.
+Each iteration: (test) → iter_size × forward and backward, during the last of which the diffs are summed over all
+ranks → (display) → update, bucket by bucket → (snapshot). Follows caffe's solver.cpp, in its order, so that test
+and display at iteration k see the params after k updates. Every rank runs the same iterations; what one rank is
+asked for (stop, snapshot) or finds wrong (a loss that is no number) travels with the gradients, so that all ranks
+act on it after the same iteration.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from dtrain.core.net.debug_info import set_debug_info
 from dtrain.core.net.scores import Score
 from dtrain.core.snapshots import Manifest
 from dtrain.core.solver.display import Display
+from dtrain.core.solver.extra_values import NUM_EXTRA, Extra
+from dtrain.core.solver.gradient_exchange import make_exchange
+from dtrain.core.solver.iteration import Iteration
 from dtrain.core.solver.keeper import make_keeper
 from dtrain.core.solver.lockstep import (
     agree_on_seed,
@@ -33,8 +37,10 @@ from dtrain.core.solver.lockstep import (
 from dtrain.core.solver.loss_window import LossWindow
 from dtrain.core.solver.monitor import Monitor
 from dtrain.core.solver.nets import load_into, make_nets
+from dtrain.core.solver.non_finite import check_params_finite
 from dtrain.core.solver.notes import log_notes
 from dtrain.core.solver.observer import Observer
+from dtrain.core.solver.param_guard import check_params_equal
 from dtrain.core.solver.place import (
     describe_place,
     epochs_done,
@@ -43,7 +49,6 @@ from dtrain.core.solver.place import (
     warn_of_forgotten,
 )
 from dtrain.core.solver.recipe import Recipe
-from dtrain.core.solver.requests import NUM_REQUESTS, SNAPSHOT, STOP, Requests
 from dtrain.core.solver.testing import Tester
 from dtrain.core.solver.updater import Updater
 from dtrain.core.solver.weight_average import WeightAverage
@@ -51,6 +56,7 @@ from dtrain.data.errors import DataError
 from dtrain.dist.activity import Activity
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.guard import agree, together
+from dtrain.dist.wire import Wire
 from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)
@@ -65,6 +71,9 @@ class Solver:
     pairs of functions to be called before an iteration's first forward, and once its gradients are there, on
     this rank alone.
 
+    Arguments:
+        wire: what gradients travel as, for a compression of one's own; by default as dtrain_param says.
+
     Making one is collective: nets are built on all ranks, compared, and the params of rank 0 broadcast.
     Raises UserError (or DataError) on one rank; on several, dist's AgreedFailure on all if any has one.
     """
@@ -77,6 +86,7 @@ class Solver:
         communicator: Communicator,
         observers: Sequence[Observer] = (),
         activity: Activity | None = None,
+        wire: Wire | None = None,
     ) -> None:
         self.recipe = recipe
         self.param: caffe_pb2.SolverParameter = recipe.solver
@@ -88,20 +98,28 @@ class Solver:
         self.iter = 0
         self.stopped_early = False
         self.losses = LossWindow(self.param.average_loss)
-        self._requests = Requests()
         self.activity.doing = "building the nets"
+        communicator.ordered_sums = self.param.dtrain_param.ordered_sums
         self.seed = agree_on_seed(self.param.random_seed, communicator)
         agree(communicator, "net and solver", digest_of(recipe))
-        together(communicator, self._build, (UserError, DataError))
+        together(communicator, self._build_nets, (UserError, DataError))
+        self.arena = Arena(self.net.param_table.with_gradients, NUM_EXTRA, communicator.allocate)
+        self.exchange = make_exchange(self.net, self.arena, communicator, self.param, wire)
+        together(communicator, self._build_rest, (UserError, DataError))
         self.broadcast_params()
         log_notes(recipe)
 
-    def _build(self) -> None:
-        param, recipe, communicator = self.param, self.recipe, self.communicator
+    def _build_nets(self) -> None:
+        recipe, communicator = self.recipe, self.communicator
         self.net, self.test_nets = make_nets(recipe, self.engine, communicator, self.seed, self.activity)
-        self.arena = Arena(self.net.param_table.with_gradients, num_extra=NUM_REQUESTS)
+
+    def _build_rest(self) -> None:
+        param, recipe, communicator = self.param, self.recipe, self.communicator
         self.updater = Updater(param, self.net.learnable_params, self.arena)
         self.average = WeightAverage(self.arena, param.dtrain_param.ema_decay)
+        self.iteration = Iteration(
+            self.net, self.exchange, self.updater, self.average, self.losses, self.communicator
+        )
         self.tester = Tester(self.test_nets, param, communicator)
         where = recipe.document.where("dtrain_param", "monitor", "output")
         self.monitor = Monitor(param, self.test_nets, communicator, where)
@@ -159,11 +177,11 @@ class Solver:
 
     def request_stop(self) -> None:
         """Ask all ranks to stop after the iteration under way. Not collective; safe in a signal handler."""
-        self._requests.ask(STOP)
+        self.iteration.requests.ask(Extra.STOP)
 
     def request_snapshot(self) -> None:
         """Ask for a snapshot after the iteration under way. Not collective; safe in a signal handler."""
-        self._requests.ask(SNAPSHOT)
+        self.iteration.requests.ask(Extra.SNAPSHOT)
 
     def _run(self, num_iterations: int, may_give_up: bool = False) -> None:
         self.display.start_lap(self.iter)
@@ -171,56 +189,43 @@ class Solver:
             if not layer.started:
                 layer.start(self.iter * self.param.iter_size * layer.records_per_pass)
         end = self.iter + num_iterations
+        self.iteration.pace.restart()
         while self.iter < end and not self.stopped_early:
             self.activity.iteration = self.iter
             if self.tester.is_due(self.iter) and (self.iter > 0 or self.param.test_initialization):
                 self._test()
+                self.iteration.pace.restart()
             if may_give_up and self.monitor.has_given_up:
                 break
             self._iterate()
+        self.iteration.settle()
 
     def _iterate(self) -> None:
         shown = self.display.is_due(self.iter)
         if self.param.debug_info:
             self._set_debug_info(shown)
-        self._forward_backward()
+        self.iteration.forward_backward(self.callbacks)
         if shown:
             self.display.show(self.iter, self.smoothed_loss, self.learning_rate)
         for _, on_gradients_ready in self.callbacks:
             on_gradients_ready()
         self.apply_update()
+        interval = self.param.dtrain_param.check_interval
+        if interval and self.iter % interval == 0:
+            check_params_equal(self.net.learnable_params, self.iter, self.communicator)
         self._tell("on_iteration")
         self._handle_requests()
 
-    def _forward_backward(self) -> None:
-        self.arena.clear()
-        for on_start, _ in self.callbacks:
-            on_start()
-        loss = 0.0
-        for _ in range(self.param.iter_size):
-            loss += self.net.forward()
-            self.net.backward()
-        self.losses.add(loss / self.param.iter_size)
-
     def apply_update(self) -> None:
         """Sum the diffs over all ranks, update the params by them and count the iteration. Collective."""
-        self._all_reduce()
-        self.activity.doing = "updating the params"
-        self.updater.apply(self.iter, self.communicator.world_size)
-        self.average.enter()
+        self.iteration.update(self.iter)
         self.iter += 1
-
-    def _all_reduce(self) -> None:
-        self.activity.doing = "summing the gradients over all ranks"
-        reduced = self.arena.update_reduced()
-        self._requests.send(self.arena.extra)
-        self.communicator.all_reduce(reduced)
 
     def _handle_requests(self) -> None:
         """Do what any rank was asked for; every rank sees the same sums, hence does the same."""
         self.keeper.poll()
-        self.stopped_early |= bool(self.arena.extra[STOP])
-        if self._snapshot_is_due() or self.arena.extra[SNAPSHOT]:
+        self.stopped_early |= bool(self.arena.extra[Extra.STOP])
+        if self._snapshot_is_due() or self.arena.extra[Extra.SNAPSHOT]:
             self.snapshot()
 
     def _snapshot_is_due(self) -> bool:
@@ -257,6 +262,7 @@ class Solver:
 
         With ema_decay the nets have the averaged weights meanwhile.
         """
+        self.iteration.settle()
         average_statistics(self.net.learnable_params, self.communicator)
         with self.average.shown():
             return self.tester.run_all(self.iter, lambda index, scores: self._tell("on_test", index, scores))
@@ -310,6 +316,7 @@ class Solver:
 
     def snapshot(self) -> str:
         """Write a snapshot of now; return the path of its .solverstate. Collective; rank 0 writes."""
+        self.iteration.settle()
         return self._write_snapshot(self._describe())
 
     def _describe(self) -> Manifest:
@@ -323,6 +330,9 @@ class Solver:
 
     def _write_snapshot(self, place: Manifest) -> str:
         self.activity.doing = "writing a snapshot"
+        self.iteration.pace.restart()
+        params = self.net.learnable_params
+        together(self.communicator, lambda: check_params_finite(params, self.iter), (UserError,))
         path = self.keeper.write(place, self.param.snapshot_diff)
         self._tell("on_snapshot", path)
         return path

@@ -45,6 +45,8 @@ class Updater:
         ]
         self.num_reductions = 0
         self.debug_info = False
+        self._index_of = {id(param): k for k, param in enumerate(params)}
+        self._iteration, self._rate, self._scale = 0, 0.0, 1.0  # of the update under way
 
     def rate(self, iteration: int) -> float:
         """Return the learning rate of `iteration`."""
@@ -55,16 +57,30 @@ class Updater:
         steps = {"multistep": multistep_index(self.solver, iteration), "plateau": self.num_reductions}
         return steps.get(self.solver.lr_policy, 0)
 
+    @property
+    def needs_all_gradients(self) -> bool:
+        """Whether `begin` must wait for all gradients: their norm is asked for, or the log in Caffe's order."""
+        return self.solver.clip_gradients >= 0 or self.debug_info
+
     def apply(self, iteration: int, world_size: int) -> None:
         """Update all params from diffs that are sums over `world_size` ranks and iter_size passes."""
+        self.begin(iteration, world_size)
+        self.update(self.params)
+
+    def begin(self, iteration: int, world_size: int) -> None:
+        """Begin the update of `iteration`; the diffs are sums as for `apply`, or will be when `update` has them."""
         self._log_step(iteration)
-        rate = self.rate(iteration)
-        scale = self._clipped_scale(1.0 / world_size) / self.solver.iter_size
-        for k, param in enumerate(self.params):
+        self._iteration, self._rate = iteration, self.rate(iteration)
+        self._scale = self._clipped_scale(1.0 / world_size) / self.solver.iter_size
+
+    def update(self, params: Sequence[Param]) -> None:
+        """Update `params`, some of all, whose diffs are sums now."""
+        for param in params:
             multiplier = param.learning_rate_multiplier
             if multiplier:
                 before = param.blob.data.copy() if self.debug_info else None
-                self._update(k, scale, Step(rate * multiplier, iteration, self._decay(param)))
+                step = Step(self._rate * multiplier, self._iteration, self._decay(param))
+                self._update(self._index_of[id(param)], self._scale, step)
                 if before is not None:
                     _log_update(param, before)
 

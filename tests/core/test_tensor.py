@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import DTypeLike, NDArray
 
-from dtrain.core.tensor import ALIGNMENT_BYTES, HOST, HostMemory, Memory, Tensor, aligned_zeros
+from dtrain.core.tensor import HOST, HostMemory, Memory, Tensor
 
 
 class NegatedMemory(Memory):
@@ -41,16 +41,6 @@ def make_tensor(values: list[float]) -> Tensor:
     tensor = Tensor((len(values),))
     tensor.write()[...] = values
     return tensor
-
-
-@pytest.mark.parametrize("count", [1, 17, 1000])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_aligned_zeros_start_on_a_cache_line(count: int, dtype: Any) -> None:
-    zeros = aligned_zeros(count, dtype)
-    assert zeros.shape == (count,)
-    assert zeros.dtype == dtype
-    assert not zeros.any()
-    assert zeros.ctypes.data % ALIGNMENT_BYTES == 0
 
 
 def test_tensor_never_written_reads_as_zeros_without_a_copy(negated: NegatedMemory) -> None:

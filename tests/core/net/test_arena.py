@@ -5,7 +5,8 @@ import numpy as np
 from dtrain.core.blob import Blob
 from dtrain.core.net.arena import Arena
 from dtrain.core.net.params import Param
-from dtrain.core.tensor import ALIGNMENT_BYTES, HostMemory
+from dtrain.core.tensor import HostMemory
+from dtrain.dist.memory import ALIGNMENT_BYTES
 
 
 def make_param(values: np.ndarray) -> Param:
@@ -51,11 +52,12 @@ def test_arena_moves_what_shares_a_param_too() -> None:
     assert (arena.diff[:4] == 6).all()
 
 
-def test_arena_extra_values_travel_behind_the_diffs() -> None:
+def test_arena_extra_values_travel_before_the_diffs() -> None:
     arena = Arena([make_param(np.ones(3))], num_extra=2)
     arena.extra[...] = (7, 8)
-    assert arena.reduced[-2:].tolist() == [7, 8]
-    assert arena.reduced.size == arena.diff.size + 2
+    assert arena.reduced[:2].tolist() == [7, 8]
+    assert arena.reduced.size == arena.diff.size + ALIGNMENT_BYTES // 4
+    assert arena.reduced[arena.places[0]].tolist() == [-1, -1, -1]
     assert np.shares_memory(arena.reduced, arena.diff)
 
 
@@ -63,14 +65,15 @@ def test_arena_methods_give_the_newest_values_and_void_those_elsewhere() -> None
     elsewhere = HostMemory()  # as an engine's own memory would be
     param = make_param(np.full(3, 1.0))
     arena = Arena([param], num_extra=1)
-    for write, read, take, flat in (
-        (param.blob.write_data, param.blob.read_data, arena.update_data, arena.data),
-        (param.blob.write_diff, param.blob.read_diff, arena.update_reduced, arena.reduced),
+    place = arena.places[0]
+    for write, read, take, flat, values in (
+        (param.blob.write_data, param.blob.read_data, arena.update_data, arena.data, arena.data[:3]),
+        (param.blob.write_diff, param.blob.read_diff, arena.update_reduced, arena.reduced, arena.reduced[place]),
     ):
         write(elsewhere)[...] = 5
         assert take() is flat
-        assert (flat[:3] == 5).all()
-        flat[:3] = 6
+        assert (values == 5).all()
+        values[...] = 6
         assert (read(elsewhere) == 6).all()
 
 
@@ -88,4 +91,4 @@ def test_arena_clear_sets_diffs_and_extra_values_to_0_wherever_they_are() -> Non
 
 def test_arena_of_no_params_has_the_extra_values_alone() -> None:
     arena = Arena([], num_extra=1)
-    assert (arena.data.size, arena.diff.size, arena.reduced.size) == (0, 0, 1)
+    assert (arena.data.size, arena.diff.size, arena.reduced.size) == (0, 0, ALIGNMENT_BYTES // 4)

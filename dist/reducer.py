@@ -1,0 +1,84 @@
+"""The reducer: sums an arena's buckets over all ranks, one after the other, while the caller computes on.
+
+In the flow prototxt → graph → net → solver → communicator → snapshot the solver's gradient exchange says when a
+bucket is ready, lets the reducer move on after each layer, and takes the sums bucket by bucket.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from dtrain.dist.communicator import Array, Communicator
+from dtrain.dist.reduction import Reduction
+from dtrain.dist.wire import Wire
+
+
+class Reducer:
+    """Reduces slices of one arena. All ranks start the same buckets in the same order.
+
+    Arguments:
+        arena: (n,) float32, from communicator.allocate for speed.
+        buckets: slices of it, numbered in the order in which they are started in each round.
+        titles: what to call each bucket in the line of a failure.
+        wire: what travels instead of float32, or None.
+
+    Making one is collective.
+    """
+
+    def __init__(
+        self,
+        communicator: Communicator,
+        arena: Array,
+        buckets: Sequence[slice],
+        titles: Sequence[str],
+        wire: Wire | None = None,
+    ) -> None:
+        self._communicator = communicator
+        self._values = [arena[bucket] for bucket in buckets]
+        self._titles = [f"summing bucket {k} of {len(buckets)} ({title})" for k, title in enumerate(titles)]
+        self._wire = wire if communicator.world_size > 1 else None
+        self._wires = self._allocate_wires() if self._wire else self._values
+        self._started: list[Reduction] = []
+        self._num_done = 0
+
+    @property
+    def num_started(self) -> int:
+        """How many buckets of this round have been started."""
+        return len(self._started)
+
+    def start_to(self, end: int) -> None:
+        """Start the buckets before number `end` that have not been started. Collective."""
+        for k in range(self.num_started, end):
+            if self._wire:
+                self._wire.compress(k, self._values[k], self._wires[k])
+            self._started.append(self._communicator.start_all_reduce(self._wires[k]))
+
+    def move_on(self) -> None:
+        """Let the reductions under way move on without waiting."""
+        while self._num_done < self.num_started and self._started[self._num_done].test():
+            self._num_done += 1
+
+    def complete(self) -> Iterator[int]:
+        """Start what is left and yield each bucket's number when its sums are there; then a new round. Collective."""
+        self.start_to(len(self._values))
+        activity = self._communicator.activity
+        for k, reduction in enumerate(self._started):
+            activity.doing, activity.collective = self._titles[k], "all_reduce"
+            began = time.monotonic()
+            reduction.wait()
+            self._communicator.waited_s += time.monotonic() - began
+            activity.collective = ""
+            if self._wire:
+                self._wire.decompress(k, self._wires[k], self._values[k])
+            yield k
+            self._num_done = max(self._num_done, k + 1)
+            self.move_on()
+        self._started, self._num_done = [], 0
+
+    def _allocate_wires(self) -> list[Array]:
+        assert self._wire is not None
+        sizes = [self._wire.size(values.size) for values in self._values]
+        memory = self._communicator.allocate(sum(sizes), self._wire.dtype)
+        ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
+        return [memory[end - size : end] for end, size in zip(ends, sizes, strict=True)]

@@ -109,6 +109,8 @@ def test_train_of_mistaken_files_says_each_mistake_once_for_the_job(runs: SmallR
 @pytest.mark.parametrize("num_ranks", [2, 4])
 def test_solver_tests_pass_on_mpi(mpirun: Mpirun, num_ranks: int, tmp_path: Path) -> None:
     args = ["-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", "tests/core/solver"]
-    result: subprocess.CompletedProcess[str] = mpirun(num_ranks, args, env={"TMPDIR": str(tmp_path)})
+    result: subprocess.CompletedProcess[str] = mpirun(
+        num_ranks, args, timeout_s=240, env={"TMPDIR": str(tmp_path)}
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     assert len(re.findall(r"^\d+ passed, \d+ deselected", result.stdout, re.MULTILINE)) == num_ranks

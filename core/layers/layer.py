@@ -77,7 +77,8 @@ class Layer(ABC):
     reshape is called before each forward though no bottom's shape has changed. messages: the fields of
     LayerParameter that it reads; None: the one that is named after the type, if there is one. extensions: the fields
     of dtrain_param that it knows. needs_whole_batches: a batch's rows follow one another in time, so that ranks are
-    dealt whole batches in training too. forgets: what a resumed run does not get back, in words.
+    dealt whole batches in training too. carries_state: what it computes of a batch depends on the batches before, so
+    that every rank runs all batches of a test. forgets: what a resumed run does not get back, in words.
     """
 
     bottoms: ClassVar[Arity] = Arity(1, 1)
@@ -92,6 +93,7 @@ class Layer(ABC):
     messages: ClassVar[tuple[str, ...] | None] = None
     extensions: ClassVar[tuple[str, ...]] = ()
     needs_whole_batches: ClassVar[bool] = False
+    carries_state: ClassVar[bool] = False
     forgets: ClassVar[str] = ""
 
     def __init__(self, param: caffe_pb2.LayerParameter, context: LayerContext) -> None:
@@ -125,6 +127,19 @@ class Layer(ABC):
     @abstractmethod
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Overwrite the diff of each bottom that propagate_down asks for; add to the params' diffs."""
+
+    def get_state(self) -> bytes | None:
+        """Return what this rank's layer carries from batch to batch beside its params; None: it never does.
+
+        Snapshots keep it, so that a resumed run goes on bit for bit.
+        """
+        return None
+
+    def set_state(self, state: bytes) -> None:  # noqa: B027 (optional hook)
+        """Go on from what get_state of a layer that carries something returned. Raises UserError if it can't be."""
+
+    def begin_anew(self) -> None:  # noqa: B027 (optional hook)
+        """Forget what is carried from batch to batch; called before each test pass."""
 
     def close(self) -> None:  # noqa: B027 (optional hook)
         """Let go of threads and files; the net is not run any more."""

@@ -23,7 +23,8 @@ class MemoryData(Layer):
 
     The rows of the arrays that set_arrays was given come in order, and over again after the last; on several
     ranks each has the arrays that its own script gave. transform_param is not applied to them, as in Caffe.
-    position: how many rows have been read since then. Follows caffe's memory_data_layer.cpp.
+    position: how many rows have been read since then; snapshots keep it, and a test pass starts at the first row.
+    Follows caffe's memory_data_layer.cpp.
     """
 
     messages = ("memory_data_param", "transform_param")
@@ -77,6 +78,22 @@ class MemoryData(Layer):
             blob.reshape(*rows.shape)
             blob.write_data(self.memory)[...] = self.xp.asarray(rows)
         self.position += self.batch_size
+
+    def get_state(self) -> bytes | None:
+        """Return the position, as decimal digits."""
+        return b"%d" % self.position
+
+    def set_state(self, state: bytes) -> None:
+        """Read on from where get_state was called; the arrays are to be the same. Raises UserError for no number."""
+        if not state.isdigit():
+            raise UserError(
+                f"position must be a number of rows, got {state!r}; the snapshot is of another net"
+            )
+        self.position = int(state)
+
+    def begin_anew(self) -> None:
+        """Read from the first row on."""
+        self.position = 0
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Do nothing: there is no bottom."""

@@ -22,13 +22,14 @@ class Python(Layer):
     python_param: module and layer (the class in it), param_str (handed to it as it is). share_in_parallel has
     no effect, as in Caffe: each rank has an instance of its own, which learns its rank from
     caffe.solver_rank() and caffe.solver_count(). users_layer: the instance. Its blobs show host arrays on
-    every engine. Follows caffe's python_layer.hpp.
+    every engine. Snapshots keep what its get_state returns, if it has that and set_state. Follows caffe's
+    python_layer.hpp.
     """
 
     bottoms = Arity(0, None)
     tops = Arity(0, None)
     in_place = InPlace.YES  # what that means is up to the user's code
-    forgets = "what its own code keeps"
+    forgets = "what its own code keeps (it has no get_state and set_state)"
     reshapes_each_pass = True  # code written for Caffe may load its data in reshape
 
     users_layer: UsersLayer
@@ -42,6 +43,9 @@ class Python(Layer):
         users_layer.phase = Phase(self.phase)
         users_layer.param_str = users_layer.param_str_ = param.python_param.param_str
         self.blobs = users_layer.blobs
+        self.keeps_state = all(hasattr(users_layer, name) for name in ("get_state", "set_state"))
+        if self.keeps_state:
+            self.forgets = ""  # type: ignore[misc]  # this layer's own
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Let the user's layer set itself up."""
@@ -70,6 +74,21 @@ class Python(Layer):
                 "since a gradient is needed from it; or cut the gradient by propagate_down: false for its bottoms "
                 "and lr_mult: 0 for its params"
             )
+
+    def get_state(self) -> bytes | None:
+        """Return what the user's layer wants to be kept; None if it has no get_state and set_state."""
+        if not self.keeps_state:
+            return None
+        with UsersCode(self._word("get_state"), type(self.users_layer)):
+            state = self.users_layer.get_state()  # type: ignore[attr-defined]  # __init__ has looked for it
+        if not isinstance(state, bytes):
+            raise UserError(f"{self._word('get_state')} must return bytes, got {type(state).__name__}")
+        return state
+
+    def set_state(self, state: bytes) -> None:
+        """Hand the user's layer what its get_state returned."""
+        with UsersCode(self._word("set_state"), type(self.users_layer)):
+            self.users_layer.set_state(state)  # type: ignore[attr-defined]  # __init__ has looked for it
 
     def _word(self, method: str) -> str:
         return f"{type(self.users_layer).__name__}.{method}"

@@ -33,7 +33,8 @@ def build_net(
 
     deal: what its data layers deal to the ranks; by default whole batches in TEST and records in TRAIN, where
     recurrent nets get whole batches too. Where tests deal batches, what is random goes by the batch and not by the
-    rank that runs it, so that the score is the same on any number of ranks. communicator: for nets that all ranks
+    rank that runs it, so that the score is the same on any number of ranks; a net that carries a state from batch to
+    batch is tested on all batches by every rank. communicator: for nets that all ranks
     run in step, batch by batch. A net file with debug_info gets it.
 
     Raises UserError with the mistakes of all layers.
@@ -42,7 +43,10 @@ def build_net(
     if deal is None:
         deal = "batches" if phase == caffe_pb2.TEST else "records"
     random = RandomStreams(seed, shard.rank if deal == "records" else 0)
-    if any(layer_class_of(node).needs_whole_batches for node in recipe.graph.nodes):
+    classes = [layer_class_of(node) for node in recipe.graph.nodes]
+    if deal == "batches" and any(each.carries_state for each in classes):
+        shard = Shard(0, 1)
+    if any(each.needs_whole_batches for each in classes):
         deal = "batches"  # records dealt one by one would tear sequences apart
     context = LayerContext(phase, engine, random, shard, deal, recipe.document.path, communicator)
     net = Net(recipe, context, activity)

@@ -25,6 +25,11 @@ class Layer:
     as their memory may move. backward overwrites the diffs of the bottoms that propagate_down asks for and adds
     to the diffs of self.blobs. Each rank of a job has an instance of its own.
 
+    A layer that keeps something of its own from batch to batch (its place in a list of files, say) may define two
+    more: get_state(self), which returns it as bytes, and set_state(self, state), which takes it up. Snapshots hold
+    the state of each rank, and a run that resumes on as many ranks gives it back after setup; Caffe has no such
+    methods.
+
     blobs: the learned params; setup adds them by self.blobs.add_blob(*shape), zeros. phase: TRAIN (0) or TEST
     (1); its str() is the name, as py-faster-rcnn's layers expect it. param_str: the prototxt's, a string;
     param_str_ is the same under the name that py-faster-rcnn's Caffe has.

@@ -2,7 +2,8 @@
 
 The last stage of the flow prototxt → graph → net → solver → communicator → snapshot. Bottom to top: `wire`
 and `blob_proto` (bytes), `message_file`, `caffemodel` and `solverstate` (Caffe's binary files), `hdf5_layout`,
-`hdf5_file`, `hdf5_model` and `hdf5_state` (the same in HDF5), `formats` (which there are), `checksum`, `commit`
+`hdf5_file`, `hdf5_model` and `hdf5_state` (the same in HDF5), `formats` (which there are), `carried` (what layers
+carry from batch to batch), `checksum`, `commit`
 and `manifest` (whole or not at all), `snapshot`, `store` and `loading` (finding them again), `background`
 (writing while training goes on).
 """
@@ -14,6 +15,9 @@ from dtrain.core.snapshots.caffemodel import LayerRecord as LayerRecord
 from dtrain.core.snapshots.caffemodel import LayerWeights as LayerWeights
 from dtrain.core.snapshots.caffemodel import read_caffemodel as read_caffemodel
 from dtrain.core.snapshots.caffemodel import write_caffemodel as write_caffemodel
+from dtrain.core.snapshots.carried import LayerState as LayerState
+from dtrain.core.snapshots.carried import decode_carried as decode_carried
+from dtrain.core.snapshots.carried import encode_carried as encode_carried
 from dtrain.core.snapshots.formats import format_named as format_named
 from dtrain.core.snapshots.hdf5_model import read_hdf5_model as read_hdf5_model
 from dtrain.core.snapshots.hdf5_model import write_hdf5_model as write_hdf5_model

@@ -19,10 +19,12 @@ from typing import Any
 from dtrain.core.errors import UserError
 from dtrain.core.snapshots.checksum import FileRecord
 
-VERSION = 2
-"""Version 1 lacked num_averaged, monitor, is_best and is_due, whose defaults then hold."""
+VERSION = 3
+"""Version 1 lacked num_averaged, monitor, is_best and is_due, whose defaults then hold; 1 and 2 had no .carried
+among their files.
+"""
 
-_READABLE_VERSIONS = (1, VERSION)
+_READABLE_VERSIONS = (1, 2, VERSION)
 _CHECKSUM_KEY = '  "checksum": '
 
 

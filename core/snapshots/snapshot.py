@@ -2,7 +2,8 @@
 
 The end of the flow prototxt → graph → net → solver → communicator → snapshot. A snapshot is three files of
 one stem: `<stem>.caffemodel` and `<stem>.solverstate`, both as Caffe's (with .h5 behind in HDF5), and
-`<stem>.manifest.json`. Averaged weights, where a run keeps them, are a fourth: `<stem>.ema.caffemodel`.
+`<stem>.manifest.json`. Averaged weights, where a run keeps them, are a fourth: `<stem>.ema.caffemodel`; what layers
+carry from batch to batch is a fifth: `<stem>.carried`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from dtrain.core.errors import UserError
 from dtrain.core.snapshots.caffemodel import LayerWeights
+from dtrain.core.snapshots.carried import CARRIED, LayerState, read_carried
 from dtrain.core.snapshots.checksum import find_damage
 from dtrain.core.snapshots.formats import format_inside, format_of
 from dtrain.core.snapshots.manifest import Manifest, read_manifest
@@ -33,12 +35,14 @@ class Snapshot:
         model_path: its .caffemodel; None when the .solverstate names none, as Caffe allows.
         manifest: what dtrain keeps beside, verified; None when Caffe wrote the snapshot.
         averages_path: its .ema.caffemodel; None when the run keeps no averages.
+        carried_path: its .carried; None when no layer carries anything from batch to batch.
     """
 
     state_path: Path
     model_path: Path | None
     manifest: Manifest | None
     averages_path: Path | None = None
+    carried_path: Path | None = None
 
     def read_state(self) -> SolverState:
         """Read the iteration and the history; raises UserError."""
@@ -53,6 +57,10 @@ class Snapshot:
         path = self.averages_path
         return [] if path is None else format_inside(path).read_model(path)
 
+    def read_carried(self) -> list[list[LayerState]]:
+        """Read what layers carried, for each rank; no rank when there is nothing. Raises UserError."""
+        return [] if self.carried_path is None else read_carried(self.carried_path)
+
 
 def open_verified(stem: str) -> Snapshot:
     """Return the snapshot of a stem after all its files were compared with their checksums.
@@ -62,7 +70,8 @@ def open_verified(stem: str) -> Snapshot:
     """
     manifest = read_manifest(stem + MANIFEST)
     paths = {_kind(ending): verify_file(stem, ending, manifest) for ending in manifest.files}
-    return Snapshot(paths[SOLVERSTATE], paths[CAFFEMODEL], manifest, paths.get(AVERAGED + CAFFEMODEL))
+    averages_path, carried_path = paths.get(AVERAGED + CAFFEMODEL), paths.get(CARRIED)
+    return Snapshot(paths[SOLVERSTATE], paths[CAFFEMODEL], manifest, averages_path, carried_path)
 
 
 def verify_file(stem: str, ending: str, manifest: Manifest) -> Path:
@@ -96,5 +105,5 @@ def split_stem(path: str | os.PathLike[str], kind: str) -> tuple[str, str] | Non
 
 def _kind(ending: str) -> str:
     """Return what a file of a snapshot is, by its ending, which in HDF5 goes on with .h5."""
-    kinds = (AVERAGED + CAFFEMODEL, CAFFEMODEL, SOLVERSTATE)
+    kinds = (AVERAGED + CAFFEMODEL, CAFFEMODEL, SOLVERSTATE, CARRIED)
     return next(kind for kind in kinds if ending.startswith(kind))

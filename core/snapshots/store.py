@@ -1,8 +1,9 @@
 """Keep a run's snapshots: write one as a whole, and find the newest that is whole.
 
 The end of the flow prototxt → graph → net → solver → communicator → snapshot, on rank 0 alone when writing.
-The files are `<prefix>_iter_<N>.caffemodel`, `.ema.caffemodel` where there are averaged weights, `.solverstate`
-and `.manifest.json`, committed in this order; in HDF5 all but the last end in `.h5`.
+The files are `<prefix>_iter_<N>.caffemodel`, `.ema.caffemodel` where there are averaged weights, `.carried` where
+layers carry something from batch to batch, `.solverstate` and `.manifest.json`, committed in this order; in HDF5
+Caffe's files end in `.h5`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from dtrain.core.errors import UserError
 from dtrain.core.snapshots.blob_proto import Array, Part, num_bytes
 from dtrain.core.snapshots.caffemodel import LayerRecord
+from dtrain.core.snapshots.carried import CARRIED, LayerState, encode_carried
 from dtrain.core.snapshots.commit import Commit, commit_file
 from dtrain.core.snapshots.formats import BINARY, SnapshotFormat
 from dtrain.core.snapshots.manifest import Manifest, MonitorState, read_manifest
@@ -26,7 +28,7 @@ from dtrain.core.snapshots.solverstate import SolverState
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(
-    r"(?P<prefix>.*)_iter_(?P<iteration>0|[1-9][0-9]*)\.((ema\.)?caffemodel|solverstate|manifest\.json)(\.h5)?"
+    r"(?P<prefix>.*)_iter_(?P<iteration>0|[1-9][0-9]*)\.((ema\.)?caffemodel|carried|solverstate|manifest\.json)(\.h5)?"
 )
 
 
@@ -84,8 +86,9 @@ class SnapshotStore:
         history: Sequence[Array],
         manifest: Manifest,
         averages: Sequence[LayerRecord] = (),
+        carried: Sequence[Sequence[LayerState]] = (),
     ) -> Snapshot:
-        """Write a snapshot: model, averages if there are any, state, manifest; on an error none of them.
+        """Write a snapshot: model, averages and carried if there are any, state, manifest; on an error none of them.
 
         Arguments:
             net_name: the net's name.
@@ -93,6 +96,7 @@ class SnapshotStore:
             history: the update rule's arrays, which must not change meanwhile.
             manifest: of this moment; its iteration names the files. Its `files` are filled in here.
             averages: the net's layers with averaged weights for blobs, which must not change meanwhile.
+            carried: for each rank what its layers carry from batch to batch.
         Returns:
             the snapshot as it lies on the disk.
         Raises:
@@ -107,13 +111,16 @@ class SnapshotStore:
         if averages_path:
             parts = self.format.encode_model(averages_path, net_name, averages)
             contents[AVERAGED + self._model_ending] = (averages_path, parts)
+        carried_path = Path(self._stem(manifest.iteration) + CARRIED) if carried else None
+        if carried_path:
+            contents[CARRIED] = (carried_path, encode_carried(carried))
         contents[self._state_ending] = (state_path, state_parts)
         with Commit(sum(num_bytes(parts) for _, parts in contents.values())) as commit:
             commit.sweep(self._folder, f"{self._name}_iter_")
             files = {ending: commit.add(path, parts) for ending, (path, parts) in contents.items()}
             manifest = replace(manifest, files=files)
             commit.add(self._manifest_path(manifest.iteration), [manifest.encode()])
-        return Snapshot(state_path, model_path, manifest, averages_path)
+        return Snapshot(state_path, model_path, manifest, averages_path, carried_path)
 
     def mark_best(self, iteration: int, monitor: MonitorState) -> None:
         """Enter into an iteration's manifest that its weights have the best score so far.

@@ -18,15 +18,19 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from dtrain.core.errors import UserError
+from dtrain.core.net.carried_state import give_states, take_states
 from dtrain.core.net.net import Net
 from dtrain.core.net.weights import copy_weights, layer_records
 from dtrain.core.snapshots import (
     BackgroundWriter,
     LayerRecord,
+    LayerState,
     Manifest,
     MonitorState,
     SnapshotStore,
+    decode_carried,
     decode_manifest,
+    encode_carried,
     load_snapshot,
 )
 from dtrain.core.solver.recipe import Recipe, snapshot_format
@@ -106,10 +110,12 @@ class Keeper:
     def write(self, manifest: Manifest, with_diff: bool = False) -> str:
         """Write a snapshot of now in the background and return the path of its .solverstate.
 
-        What went wrong with the one before is raised here on rank 0, as UserError.
+        What went wrong with the one before is raised here on rank 0, as UserError; on any rank, that a Python layer
+        can't give its state.
         """
         iteration = manifest.iteration
         path = os.fspath(self.store.state_path(iteration))
+        carried = self._gather_carried()
         if self._communicator.rank == 0:
             words = self.store.format.words
             log.info("Snapshotting to %s %s", words, self.store.model_path(iteration))
@@ -118,7 +124,7 @@ class Keeper:
             averages = self._averaged_records()
             history = [array.copy() for array in self._history]
             self._submit(
-                lambda: self.store.write(self._net.name, records, history, manifest, averages),
+                lambda: self.store.write(self._net.name, records, history, manifest, averages, carried),
                 iteration,
                 manifest.monitor,
             )
@@ -148,6 +154,14 @@ class Keeper:
         with self._average.shown():
             return layer_records(self._net, copy=True)
 
+    def _gather_carried(self) -> list[list[LayerState]]:
+        """Return what the layers of each rank carry from batch to batch; no rank if they carry nothing."""
+        states = take_states(self._net)
+        if not states:
+            return []
+        gathered = self._communicator.all_gather_bytes(b"".join(map(bytes, encode_carried([states]))))
+        return [decode_carried(content)[0] for content in gathered]
+
     def poll(self) -> None:
         """Raise UserError if the snapshot under way has failed by now. Not collective; waits for nothing."""
         self._writer.poll()
@@ -163,23 +177,26 @@ class Keeper:
 
     def read(self, path: str, solver_type: str) -> Restored:
         """Read the snapshot `path` (.solverstate): into the params of the net on rank 0, which the caller
-        broadcasts, and into the history and the averages on every rank.
+        broadcasts, and into the history, the averages and the layers that carry a state on every rank.
 
         Raises UserError for a file that is damaged, of another kind, of another net or of another solver type than
-        solver_type; nothing has changed then.
+        solver_type; nothing has changed then. Also for a state that a layer doesn't take, when all else is read.
         """
-        restored = self._on_rank_0(lambda: self._read(path, solver_type))
+        read = self._on_rank_0(lambda: self._read(path, solver_type))
+        restored, carried = read if read else (None, [])
         restored = _from_text(self._share_text(_to_text(restored) if restored else ""))
         for array in self._history:
             self._communicator.broadcast(array)
         self._share_averages(path, restored.manifest)
+        self._share_carried(path, carried)
         is_own = restored.manifest and Path(path) == self.store.state_path(restored.iteration)
         self._newest_own = restored.iteration if is_own else None
         whose = "" if restored.manifest else ", written by Caffe"
         log.info("Restored %s: iteration %d%s", path, restored.iteration, whose)
         return restored
 
-    def _read(self, path: str, solver_type: str) -> Restored:
+    def _read(self, path: str, solver_type: str) -> tuple[Restored, list[list[LayerState]]]:
+        """Read on rank 0 what `read` says; return what layers carried too."""
         self.finish()  # the snapshot may be the one under way
         snapshot = load_snapshot(path)
         _check_type(path, snapshot.manifest, solver_type)
@@ -190,6 +207,7 @@ class Keeper:
                 f"{path}: history must hold {len(self._history)} arrays that fit the params of this net, got "
                 f"{len(state.history)}{sizes}; it is of another net or solver type"
             )
+        carried = snapshot.read_carried()
         # Checked before anything is written: the first copy raises where the weights are of another net.
         if self._average.is_on and snapshot.averages_path:
             self._average.read(self._net, snapshot.read_averages(), os.fspath(snapshot.averages_path))
@@ -197,7 +215,7 @@ class Keeper:
             copy_weights(self._net, snapshot.read_weights(), os.fspath(snapshot.model_path))
         for mine, kept in zip(self._history, state.history, strict=True):
             mine[...] = kept.reshape(mine.shape)
-        return Restored(state.iter, state.current_step, snapshot.manifest)
+        return Restored(state.iter, state.current_step, snapshot.manifest), carried
 
     def _share_averages(self, path: str, manifest: Manifest | None) -> None:
         num_averaged = manifest.num_averaged if manifest else 0
@@ -208,6 +226,20 @@ class Keeper:
             log.info("%s has no averaged weights: averages begin with the next update", path)
         elif num_averaged:
             log.info("The averaged weights of %s are left, since the solver has no ema_decay", path)
+
+    def _share_carried(self, path: str, carried: Sequence[Sequence[LayerState]]) -> None:
+        """Give the layers of each rank what they carried on it, which rank 0 has read as `carried`."""
+        communicator = self._communicator
+        content = b"".join(map(bytes, encode_carried(carried)))
+        ranks = decode_carried(communicator.all_gather_bytes(content)[0])
+        fits = len(ranks) == communicator.world_size
+        states = ranks[communicator.rank] if fits else []
+        anew = together(communicator, lambda: give_states(self._net, states), (UserError,))
+        why = "does not have it"
+        if ranks and not fits:
+            why = f"is of {len(ranks)} ranks, not {communicator.world_size}"
+        for title in anew:
+            log.warning("%s: what it carries from batch to batch begins anew: %s %s", title, path, why)
 
     def _on_rank_0(self, action: Callable[[], T]) -> T | None:
         """Run `action` on rank 0; its UserError is raised there, and every other rank learns of it."""

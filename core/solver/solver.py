@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 from dtrain.core.engines import Engine
 from dtrain.core.errors import UserError
 from dtrain.core.net.arena import Arena
+from dtrain.core.net.carried_state import states_put_back
 from dtrain.core.net.debug_info import set_debug_info
 from dtrain.core.net.scores import Score
 from dtrain.core.snapshots import Manifest
@@ -248,7 +250,9 @@ class Solver:
         # The last loss reads a batch that a resumed run must read too: the place to keep is the one before.
         place = self._describe() if self.param.dtrain_param.keep_best else None
         if self.display.is_due(self.iter):
-            self.losses.add(self.net.forward())
+            # Nor may what the pass moves (running statistics) be in a snapshot of the last test.
+            with states_put_back(self.net) if place else nullcontext():
+                self.losses.add(self.net.forward())
             self.display.show_loss(self.iter, self.smoothed_loss)
         if self.monitor.has_given_up:
             log.info("Ending at iteration %d: %s", self.iter, self.monitor.describe())

@@ -12,7 +12,10 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+
 from dtrain.core.blob import Blob
+from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import Layer
 from dtrain.core.layers.parts.sequence_bottoms import SequenceBottoms
 from dtrain.core.layers.parts.weighted import check_num_output
@@ -33,16 +36,17 @@ class RecurrentLayer(Layer):
     and what a subclass adds.
 
     Unless exposed, the state at the end of a batch is where the next one begins, in both phases and on each
-    rank by itself: `carried_state`, zeros at first. When N changes, streams 0 … min(N, N') − 1 keep theirs and
-    new ones begin with zeros. Gradients flow neither to an earlier batch nor into exposed initial states, nor
-    do they come from exposed final states. T is fixed when the net is set up, N may change.
+    rank by itself: `carried_state`, zeros at first and, unlike in Caffe, before each test pass. Snapshots keep it.
+    When N changes, streams 0 … min(N, N') − 1 keep theirs and new ones begin with zeros. Gradients flow neither
+    to an earlier batch nor into exposed initial states, nor do they come from exposed final states. T is fixed
+    when the net is set up, N may change.
     """
 
     states: ClassVar[tuple[str, ...]]
     num_gates: ClassVar[int]
     no_gradient_bottoms = (1,)
     needs_whole_batches = True
-    forgets = "the state that it carries from batch to batch"
+    carries_state = True
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Create the params and the state. Raises UserError for bottoms and tops that can't be."""
@@ -96,6 +100,31 @@ class RecurrentLayer(Layer):
         self._backward_weighted(INPUT_WEIGHT, flat, bottom[0], propagate_down[0])
         if self.sequence.has_static:
             self._backward_weighted(STATIC_WEIGHT, diff.sum(axis=0), bottom[2], propagate_down[2])
+
+    def get_state(self) -> bytes | None:
+        """Return the carried state: (N, H) for each of `states`, one after the other; None if it is exposed."""
+        if self.is_exposed:
+            return None
+        return b"".join(blob.read_data().tobytes() for blob in self.carried_state)
+
+    def set_state(self, state: bytes) -> None:
+        """Go on from what get_state returned, of any N. Raises UserError for a state of another size."""
+        row_bytes = len(self.states) * self.num_hidden * self.carried_state[0].dtype.itemsize
+        if len(state) % row_bytes:
+            raise UserError(
+                f"carried state must be a multiple of {row_bytes} bytes ({', '.join(self.states)} of "
+                f"{self.num_hidden} units), got {len(state)}; the snapshot is of another net"
+            )
+        values = np.frombuffer(state, self.carried_state[0].dtype)
+        values = values.reshape(len(self.states), 1, len(state) // row_bytes, self.num_hidden)
+        for blob, kept in zip(self.carried_state, values, strict=True):
+            blob.reshape(*kept.shape)
+            blob.write_data()[...] = kept
+
+    def begin_anew(self) -> None:
+        """Set the carried state to zeros."""
+        for blob in self.carried_state:
+            blob.write_data(self.memory)[...] = 0
 
     @abstractmethod
     def run_steps(self, initial: Sequence[Any], cont: Any, output: Any) -> Sequence[Any]:

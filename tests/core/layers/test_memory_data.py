@@ -120,6 +120,24 @@ def test_memory_data_given_arrays_that_do_not_fit_says_so(data: Array, labels: A
     assert str(caught.value).startswith(problem)
 
 
+def test_memory_data_state_is_the_place_to_read_on_from() -> None:
+    rig, layer = make()
+    layer.set_arrays(*rows(4))
+    rig.forward()
+    state = layer.get_state()
+    assert state is not None
+    other, other_layer = make()
+    other_layer.set_arrays(*rows(4))
+    other_layer.set_state(state)
+    np.testing.assert_array_equal(other.forward()[0], rows(4)[0][2:])
+    other_layer.begin_anew()
+    np.testing.assert_array_equal(other.forward()[0], rows(4)[0][:2])
+    with pytest.raises(
+        UserError, match="position must be a number of rows, got b'x'; the snapshot is of another"
+    ):
+        layer.set_state(b"x")
+
+
 def test_memory_data_with_transform_param_says_that_it_is_not_applied(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -93,6 +93,13 @@ class Failing(Tenfold):
         if self.param_str == 'forward': next(iter([]))
     def backward(self, top, propagate_down, bottom):
         if self.param_str == 'backward': bottom[0].diff[...] = np.zeros(99)
+
+class Kept(Counter):
+    def get_state(self): return str(self.next).encode() if self.param_str != 'text' else str(self.next)
+    def set_state(self, state): self.next = int(state)
+
+class HalfKept(Counter):
+    def get_state(self): return b''
 """
 
 
@@ -286,3 +293,31 @@ def test_python_layer_on_one_of_several_ranks_is_told_which(monkeypatch: pytest.
     assert (STATE.solver_rank, STATE.solver_count) == (0, None)
     Python(net.graph.nodes[0].param, replace(net.context, shard=Shard(2, 5)))
     assert (STATE.solver_rank, STATE.solver_count) == (2, 5)
+
+
+def test_python_layer_s_state_is_what_its_own_methods_say() -> None:
+    net, other = (make_net(python("Kept", "kept", tops=["rows"])) for _ in range(2))
+    net.forward()
+    (layer,), (other_layer,) = net.layers, other.layers
+    assert layer.get_state() == b"4"
+    other_layer.set_state(b"4")
+    other.forward()
+    assert other.blobs["rows"].data.tolist() == [4, 5, 0, 1]
+    assert layer.forgets == ""
+
+
+@pytest.mark.parametrize("name", ["Counter", "HalfKept"])
+def test_python_layer_without_both_methods_has_no_state_and_forgets(name: str) -> None:
+    (layer,) = make_net(python(name, "counter", tops=["rows"])).layers
+    assert layer.get_state() is None
+    assert layer.forgets == "what its own code keeps (it has no get_state and set_state)"
+
+
+def test_python_layer_s_state_that_is_no_bytes_or_raises_is_told() -> None:
+    (layer,) = make_net(python("Kept", "kept", tops=["rows"], param_str="text")).layers
+    with pytest.raises(UserError, match=r"^Kept.get_state must return bytes, got str$"):
+        layer.get_state()
+    with pytest.raises(
+        UserError, match=r"^Kept.set_state raised ValueError: invalid literal.*simple_layers.py:\d+\)"
+    ):
+        layer.set_state(b"x")

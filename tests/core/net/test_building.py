@@ -54,6 +54,20 @@ def test_build_net_with_recurrent_layers_deals_whole_batches_in_training_too() -
     assert (net.context.deal, net.context.random.rank) == ("batches", 1)
 
 
+@pytest.mark.parametrize(("kind", "num_ranks"), [("LSTM", 1), ("LSTMUnit", 3)])
+def test_build_net_that_carries_a_state_is_tested_whole_on_every_rank(kind: str, num_ranks: int) -> None:
+    bottoms = {"LSTM": 'bottom: "x" bottom: "c"', "LSTMUnit": 'bottom: "c1" bottom: "g" bottom: "c"'}[kind]
+    tops = {"LSTM": 'top: "h" recurrent_param { num_output: 2 }', "LSTMUnit": 'top: "ct" top: "ht"'}[kind]
+    Path("net.prototxt").write_text(f"""
+        layer {{ name: "x" type: "Input" top: "x" top: "c" top: "c1" top: "g"
+          input_param {{ shape {{ dim: [1, 2, 3] }} shape {{ dim: [1, 2] }} shape {{ dim: [1, 2, 3] }}
+            shape {{ dim: [1, 2, 12] }} }} }}
+        layer {{ name: "l" type: "{kind}" {bottoms} {tops} }}
+    """)
+    net = build_net(recipe(caffe_pb2.TEST), create_engine(), Shard(0, 3))
+    assert net.context.shard == Shard(0, num_ranks)
+
+
 def test_build_net_told_what_to_deal_deals_that_in_any_phase() -> None:
     net = build_net(recipe(caffe_pb2.TEST), create_engine(), Shard(1, 3), deal="records")
     assert (net.context.deal, net.context.random.rank) == ("records", 1)

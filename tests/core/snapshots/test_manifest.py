@@ -45,7 +45,7 @@ def test_manifest_losses_without_a_number_pass_as_valid_json(path: Path, manifes
 
 def test_manifest_is_plain_json_with_its_version(path: Path) -> None:
     content = json.loads(path.read_text())
-    assert (content["version"], content["positions"]) == (2, {"digits": 640})
+    assert (content["version"], content["positions"]) == (3, {"digits": 640})
     assert content["files"] == {".caffemodel": {"num_bytes": 5, "checksum": "crc32/4MiB:00112233"}}
 
 
@@ -61,10 +61,10 @@ def test_read_manifest_any_cut_or_flipped_bit_is_noticed(
 
 def test_read_manifest_of_a_later_version_is_refused(path: Path) -> None:
     write_body(
-        path, path.read_bytes().replace(b'"version": 2', b'"version": 3').rsplit(b'  "checksum"', 1)[0]
+        path, path.read_bytes().replace(b'"version": 3', b'"version": 4').rsplit(b'  "checksum"', 1)[0]
     )
     with pytest.raises(
-        UserError, match="manifest's version must be at most 2, got 3; read it with the version of dtrain"
+        UserError, match="manifest's version must be at most 3, got 4; read it with the version of dtrain"
     ):
         read_manifest(path)
 
@@ -83,6 +83,14 @@ def test_read_manifest_of_version_1_has_the_defaults_of_what_came_later(
     read = read_manifest(path)
     assert read == replace(manifest, files=read.files, losses=(0.1, 1e-7))
     assert (read.num_averaged, read.monitor, read.is_best, read.is_due) == (0, MonitorState(), False, True)
+
+
+def test_read_manifest_of_version_2_is_as_today_s(path: Path) -> None:
+    today = read_manifest(path)
+    write_body(
+        path, path.read_bytes().replace(b'"version": 3', b'"version": 2').rsplit(b'  "checksum"', 1)[0]
+    )
+    assert read_manifest(path) == today
 
 
 @pytest.mark.parametrize("best", [None, 0.25, math.inf, -math.inf])

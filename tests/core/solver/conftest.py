@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.core.solver import ranks
+from tests.core.solver.numbered_records import NumberedRuns, write_records
 from tests.core.solver.small_runs import SmallRuns, write_database
 
 HERE = Path(__file__).parent
@@ -54,3 +55,19 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 def runs(tmp_path: Path, database: str) -> SmallRuns:
     """Return the writer of the test's solver and net files."""
     return SmallRuns(ranks.shared_path(tmp_path), database)
+
+
+@pytest.fixture(scope="session")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of write_records."""
+    folder = ranks.shared_path(tmp_path_factory.mktemp("records"))
+    if ranks.is_first():
+        write_records(folder)
+    ranks.wait_for_all()
+    return folder
+
+
+@pytest.fixture
+def numbered(tmp_path: Path, records: Path) -> NumberedRuns:
+    """Return the writer of the test's solver and net files."""
+    return NumberedRuns(ranks.shared_path(tmp_path), records)

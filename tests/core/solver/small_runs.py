@@ -138,9 +138,13 @@ class Recorder:
     tests: list[tuple[int, int, Sequence[Score]]] = field(default_factory=list)
     snapshots: list[tuple[int, str]] = field(default_factory=list)
     bounds: list[str] = field(default_factory=list)
+    epochs: list[tuple[int, int]] = field(default_factory=list)
 
     def on_start(self, solver: Solver) -> None:
         self.bounds.append(f"start at {solver.iter}")
+
+    def on_epoch(self, solver: Solver, epoch: int) -> None:
+        self.epochs.append((solver.iter, epoch))
 
     def on_iteration(self, solver: Solver) -> None:
         self.losses.append(solver.losses.losses[-1])

@@ -39,6 +39,16 @@ def test_is_due_every_interval_and_never_for_0(interval: int, due: list[int]) ->
     assert [iteration for iteration in range(7) if display.is_due(iteration)] == due
 
 
+def test_show_epoch_says_which_begins_and_where(log: pytest.LogCaptureFixture, runs: SmallRuns) -> None:
+    with opened(runs.write(), SingleCommunicator()) as solver:
+        log.clear()
+        display = Display(solver.net, SingleCommunicator(), 10)
+        display.show_epoch(0, 0)
+        display.show_epoch(1200, 3)
+    assert log.messages == ['Epoch 3 begins at iteration 1200 (100 records of layer "data")']
+    assert not re.search(r"Iteration (\d+)", log.messages[0])  # which Caffe's parse_log.py looks for
+
+
 def test_show_logs_speed_loss_outputs_and_rate(
     log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

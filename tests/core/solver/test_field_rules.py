@@ -34,6 +34,7 @@ def solver_of(text: str) -> caffe_pb2.SolverParameter:
         f"{TESTED} dtrain_param {{ early_stopping_patience: 3 monitor {{ min_delta: 1 }} }}",
         f"{TESTED} dtrain_param {{ keep_best: 1 monitor {{ test_net: 0 }} keep_last: 2 }}",
         "dtrain_param { warmup_iter: 3 warmup_start_lr: 0.1 ema_decay: 0.9 }",
+        "dtrain_param { lr_scaling: LINEAR lr_batch_size: 256 }",
         'type: "AdaGrad" momentum: 0',
         'type: "RMSProp" rms_decay: 0',
         'type: "AdaDelta" momentum: 0.95',
@@ -50,6 +51,16 @@ def test_find_mistakes_of_fields_that_fit_is_nothing(text: str) -> None:
     ("text", "field", "problem"),
     [
         ('type: "SGDD"', "type", f'unknown solver type "SGDD"; did you mean "SGD"?; known: {TYPES}'),
+        (
+            "dtrain_param { lr_batch_size: 256 }",
+            "dtrain_param.lr_batch_size",
+            "lr_batch_size is looked at with an lr_scaling alone; take it out",
+        ),
+        (
+            "dtrain_param { lr_scaling: SQRT lr_batch_size: 0 }",
+            "dtrain_param.lr_batch_size",
+            "lr_batch_size must be at least 1, got 0",
+        ),
         (
             'lr_policy: "stepp"',
             "lr_policy",

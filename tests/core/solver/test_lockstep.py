@@ -17,7 +17,7 @@ from dtrain.core.solver.loss_window import LossWindow
 from dtrain.core.solver.recipe import read_recipe
 from dtrain.dist.communicator import Communicator
 from tests.core.net_builder import inputs, make_net
-from tests.core.solver.ranks import WORLD_SIZES, OnRanks
+from tests.core.solver.ranks import UNDER_MPIRUN, WORLD_SIZES, OnRanks
 from tests.core.solver.small_runs import SmallRuns
 
 ALL_SIZES = [1, *WORLD_SIZES]
@@ -73,6 +73,19 @@ def test_average_statistics_means_running_statistics_and_nothing_else(
     assert on_ranks(world_size, body) == [
         [{rank + 1.0}, {rank + 1.0}, {mean}, {mean}, {mean}] for rank in range(world_size)
     ]
+
+
+@pytest.mark.parametrize("world_size", ALL_SIZES if UNDER_MPIRUN else [1, 2, 3, 4, 7])
+def test_average_statistics_leaves_equal_ones_as_they_are(world_size: int, on_ranks: OnRanks) -> None:
+    values = np.random.default_rng(1).standard_normal(4).astype(np.float32)
+
+    def body(communicator: Communicator) -> list[float]:
+        params, _ = params_of_rank(communicator)
+        params[2].blob.data[...] = values
+        average_statistics(params, communicator)
+        return params[2].blob.data.tolist()
+
+    assert on_ranks(world_size, body) == [values.tolist()] * world_size
 
 
 @pytest.mark.parametrize("world_size", ALL_SIZES)

@@ -126,6 +126,24 @@ def test_warmup_rises_on_a_straight_line_to_what_the_policy_says(policy: str, ra
     assert [learning_rate(solver, i) for i in range(len(rates))] == pytest.approx(rates, rel=1e-6)
 
 
+@pytest.mark.parametrize("policy", list(LR_POLICIES))
+def test_learning_rate_with_a_factor_is_that_of_base_lr_and_min_lr_times_it(policy: str) -> None:
+    fields = 'gamma: 0.5 power: 2 stepsize: 3 stepvalue: 4 max_iter: 20 lr_policy: "%s" base_lr: %g'
+    extra = "dtrain_param { min_lr: %g warmup_iter: 5 warmup_start_lr: 0.125 }"
+    written = solver_of(f"{fields} {extra}" % (policy, 0.25, 0.0625))
+    scaled = solver_of(f"{fields} {extra}" % (policy, 1.0, 0.25))
+    for iteration in range(25):
+        for num_reductions in (0, 1, 4):
+            expected = learning_rate(scaled, iteration, num_reductions)
+            assert learning_rate(written, iteration, num_reductions, 4.0) == pytest.approx(expected)
+    assert learning_rate(written, 0, 0, 4.0) == 0.125
+
+
+def test_learning_rate_beyond_all_numbers_by_its_factor_is_refused() -> None:
+    with pytest.raises(UserError, match="must give a learning rate that float32 can hold"):
+        learning_rate(solver_of('lr_policy: "fixed" base_lr: 1e38'), 0, 0, 10.0)
+
+
 def test_warmup_table_has_every_policy() -> None:
     (mark,) = test_warmup_rises_on_a_straight_line_to_what_the_policy_says.pytestmark  # type: ignore[attr-defined]
     assert {row[0].split('"')[1] for row in mark.args[1]} == set(LR_POLICIES)

@@ -5,6 +5,7 @@ import pytest
 
 from dtrain.core.solver.loss_window import LossWindow
 from dtrain.core.solver.place import (
+    beginning_epoch,
     describe_place,
     epochs_done,
     go_to_iteration,
@@ -13,6 +14,7 @@ from dtrain.core.solver.place import (
 )
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.single import SingleCommunicator
+from tests.core.conftest import WriteModule
 from tests.core.net_builder import inputs, make_net
 from tests.core.solver.ranks import SEVERAL, OnRanks
 from tests.core.solver.small_runs import NUM_RECORDS, RANDOM_DATA, SmallRuns, opened
@@ -37,6 +39,22 @@ def test_describe_place_says_how_far_all_ranks_have_read(runs: SmallRuns, on_ran
 
 def test_epochs_done_of_a_net_that_reads_nothing_is_0() -> None:
     assert epochs_done(make_net(inputs(x=(1,)))) == 0
+
+
+@pytest.mark.parametrize(
+    ("position", "num_passes", "epoch"),
+    [(0, 1, 0), (0, 13, 1), (0, 12, 0), (8, 1, None), (92, 1, None), (96, 1, 1), (100, 1, 1), (101, 1, None)],
+)
+def test_beginning_epoch_is_the_one_whose_first_record_comes_next(
+    runs: SmallRuns, position: int, num_passes: int, epoch: int | None
+) -> None:
+    with opened(runs.write(batch_size=8), SingleCommunicator()) as solver:
+        solver.net.reading_layers[0].start(position)
+        assert beginning_epoch(solver.net, num_passes) == epoch
+
+
+def test_beginning_epoch_of_a_net_that_reads_nothing_is_none() -> None:
+    assert beginning_epoch(make_net(inputs(x=(1,))), 4) is None
 
 
 def test_go_to_place_reads_draws_and_smooths_on_from_there(runs: SmallRuns) -> None:
@@ -78,14 +96,33 @@ def test_go_to_iteration_reads_on_where_so_many_batches_end(runs: SmallRuns) -> 
         assert losses.losses == []
 
 
-def test_warn_of_forgotten_names_layers_that_begin_anew(caplog: pytest.LogCaptureFixture) -> None:
+LAYERS = """
+import caffe
+
+class Lost(caffe.Layer):
+    def setup(self, bottom, top): pass
+    def reshape(self, bottom, top): pass
+    def forward(self, bottom, top): pass
+
+class Kept(Lost):
+    def get_state(self): return b""
+    def set_state(self, state): pass
+"""
+
+
+def test_warn_of_forgotten_names_layers_that_begin_anew(
+    write_module: WriteModule, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_module("kept", LAYERS)
     net = make_net("""
         layer { name: "x" type: "Input" top: "x" top: "c"
           input_param { shape { dim: [4, 2, 3] } shape { dim: [4, 2] } } }
         layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "c" top: "h" recurrent_param { num_output: 2 } }
+        layer { name: "kept" type: "Python" python_param { module: "kept" layer: "Kept" } }
+        layer { name: "lost" type: "Python" python_param { module: "kept" layer: "Lost" } }
     """)
     warn_of_forgotten(net)
     assert caplog.messages == [
-        'net.prototxt:4: layer "lstm": the state that it carries from batch to batch is in no snapshot '
-        "and begins anew"
+        'net.prototxt:6: layer "lost": what its own code keeps (it has no get_state and set_state) is in no '
+        "snapshot and begins anew"
     ]

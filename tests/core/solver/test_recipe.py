@@ -170,6 +170,15 @@ def test_recipe_weights_are_found_beside_the_solver_file(folder: Path) -> None:
     assert weights == ["sub/a.caffemodel", "/b.caffemodel", "c.caffemodel"]
 
 
+def test_read_recipe_with_an_lr_scaling_takes_it_for_the_file_s(folder: Path) -> None:
+    Path("solver.prototxt").write_text(f'{RATE} net: "n1.prototxt" dtrain_param {{ lr_batch_size: 64 }}')
+    scaling = caffe_pb2.DtrainSolverParameter.LINEAR
+    recipe = read_recipe("solver.prototxt", lr_scaling=scaling)
+    assert recipe.solver.dtrain_param.lr_scaling == scaling
+    with pytest.raises(UserError, match="lr_batch_size is looked at with an lr_scaling alone"):
+        read_recipe("solver.prototxt", lr_scaling=caffe_pb2.DtrainSolverParameter.NONE)
+
+
 def test_read_recipe_with_a_solver_type_takes_it_for_the_file_s(folder: Path) -> None:
     Path("solver.prototxt").write_text(f'{RATE} net: "n1.prototxt" type: "Nesterov" momentum: 0.5')
     assert read_recipe("solver.prototxt", solver_type="Adam").solver.type == "Adam"

@@ -87,3 +87,21 @@ def test_restore_of_a_best_snapshot_does_not_count_its_test_twice(
         assert [iteration for iteration, _, _ in mine.tests] == [3, 6]
         assert mine.tests == theirs.tests[1:]
         assert_same_bits(mine, theirs)
+
+
+@pytest.mark.parametrize("world_size", [1, SEVERAL])
+def test_restore_of_a_best_snapshot_of_the_last_test_knows_nothing_of_the_last_loss(
+    runs: SmallRuns, world_size: int, on_ranks: OnRanks
+) -> None:
+    # the last loss is shown before the test of iteration 4; its forward pass moves BatchNorm's statistics
+    fields = (
+        'display: 2 test_interval: 4 test_iter: 20 dtrain_param { keep_best: 9 monitor { output: "loss" } }'
+    )
+    undisturbed = on_ranks(
+        world_size, solve(runs.write(f"max_iter: 8 {fields}", name="long", middle=BATCH_NORM))
+    )
+    on_ranks(world_size, solve(runs.write(f"max_iter: 4 {fields}", name="short", middle=BATCH_NORM)))
+    path = runs.write(f"max_iter: 8 {fields}", name="again", middle=BATCH_NORM)
+    resumed = on_ranks(world_size, solve(path, lambda solver: solver.restore(str(runs.state(4, "short")))))
+    for mine, theirs in zip(resumed, undisturbed, strict=True):
+        assert_same_bits(mine, theirs)

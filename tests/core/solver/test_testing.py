@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
+from dtrain.core.errors import UserError
 from dtrain.core.net.scores import Score
 from dtrain.core.solver.testing import run_test_pass
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.single import SingleCommunicator
+from tests.core.net_builder import TEST, make_net
 from tests.core.solver.ranks import UNDER_MPIRUN, WORLD_SIZES, OnRanks
 from tests.core.solver.small_runs import (
+    BATCH_NORM,
     NUM_CLASSES,
     NUM_RECORDS,
     RANDOM_DATA,
@@ -16,6 +22,7 @@ from tests.core.solver.small_runs import (
     Recorder,
     SmallRuns,
     opened,
+    solve,
 )
 
 THREE_TOO = WORLD_SIZES if UNDER_MPIRUN else [2, 3, 4]
@@ -60,6 +67,50 @@ def test_test_pass_has_the_same_score_on_any_number_of_ranks_to_the_last_bit(
     assert [len(scores) for _, _, scores in alone] == [1 + 1 + 2 + TEST_BATCH_SIZE * NUM_CLASSES] * 2
     for tests in on_ranks(world_size, train_and_test(path)):
         assert tests == alone
+
+
+@pytest.mark.parametrize("world_size", THREE_TOO)
+def test_test_nets_that_differ_have_the_same_scores_on_any_number_of_ranks_to_the_last_bit(
+    runs: SmallRuns, world_size: int, on_ranks: OnRanks
+) -> None:
+    tail = NOISE.replace("phase: TEST", 'phase: TEST stage: "wide"')
+    tail += """layer { name: "top" type: "ArgMax" bottom: "ip" top: "top" include { phase: TEST not_stage: "wide" }
+      argmax_param { out_max_val: true } }"""
+    states = 'test_state { stage: "wide" } test_state { } test_state { }'
+    path = runs.write(
+        f"test_interval: 100 test_initialization: false test_iter: [5, 7, 2] {states}",
+        tail=tail,
+        middle=BATCH_NORM,
+    )
+
+    on_ranks(1, solve(runs.write("max_iter: 3 snapshot: 3", name="trained", middle=BATCH_NORM)))
+
+    def scores(communicator: Communicator) -> list[list[Score]]:
+        with opened(path, communicator) as solver:
+            solver.load_weights([str(runs.folder / "trained_iter_3.caffemodel")])
+            return solver.test_all()
+
+    (alone,) = on_ranks(1, scores)
+    per_net = [2 + 2 + TEST_BATCH_SIZE * NUM_CLASSES, 2 + 2 * TEST_BATCH_SIZE, 2 + 2 * TEST_BATCH_SIZE]
+    assert [len(of_net) for of_net in alone] == per_net
+    assert on_ranks(world_size, scores) == [alone] * world_size
+
+
+def test_test_pass_whose_outputs_change_their_size_is_refused(tmp_path: Path) -> None:
+    for width in (6, 6, 7):
+        Image.new("L", (width, 6)).save(tmp_path / f"{width}.png")
+    (tmp_path / "list.txt").write_text("6.png 0\n6.png 0\n7.png 0\n")
+    net = make_net(
+        f"""layer {{ name: "data" type: "ImageData" top: "data" top: "label"
+          image_data_param {{ source: "{tmp_path}/list.txt" batch_size: 1 is_color: false }} }}""",
+        TEST,
+    )
+    with pytest.raises(UserError) as caught:
+        run_test_pass(net, 3, None)
+    net.close()
+    assert str(caught.value).startswith(
+        "testing: the outputs of a net must keep their sizes from batch to batch, got 43 values after 37; "
+    )
 
 
 def test_test_pass_is_the_mean_over_its_batches_from_the_first_record_on(runs: SmallRuns) -> None:

@@ -100,6 +100,69 @@ def test_recurrent_batch_without_streams_is_empty_and_forgets(kind: str) -> None
 
 
 @KINDS
+def test_recurrent_state_that_is_set_is_where_another_layer_goes_on(kind: str) -> None:
+    first, second = RANDOM.standard_normal((2, 2, 3, 2))
+    rig, other = (make(kind, np.ones((2, 3))) for _ in range(2))
+    rig.feed([first, np.ones((2, 3))])
+    rig.forward()
+    state = rig.layer.get_state()
+    assert state is not None
+    other.layer.set_state(state)
+    assert other.layer.get_state() == state
+    tops = []
+    for each in (rig, other):
+        each.feed([second, np.ones((2, 3))])
+        tops += each.forward()
+    begun = np.array([[0.0] * 3] + [[1.0] * 3] * 3)
+    expected = FORMULAS[kind](np.concatenate([first, second]), begun, *params_of(rig))[2:]
+    np.testing.assert_allclose(tops[1], expected, rtol=1e-10)
+    np.testing.assert_array_equal(tops[1], tops[0])
+
+
+@KINDS
+def test_recurrent_state_of_fewer_streams_is_taken_for_the_first_ones(kind: str) -> None:
+    x = RANDOM.standard_normal((2, 3, 2))
+    narrow, rig = make(kind, np.ones((2, 2))), make(kind, np.ones((2, 3)))
+    narrow.forward()
+    state = narrow.layer.get_state()
+    assert state is not None
+    rig.layer.set_state(state)
+    rig.feed([x, np.ones((2, 3))])
+    narrow.feed([x[:, :2], np.ones((2, 2))])
+    (top,), (of_first,) = rig.forward(), narrow.forward()
+    np.testing.assert_allclose(top[:, :2], of_first, rtol=1e-10)
+    begun = np.array([[0.0], [1.0]])
+    np.testing.assert_allclose(top[:, 2:], FORMULAS[kind](x[:, 2:], begun, *params_of(rig)), rtol=1e-10)
+
+
+@KINDS
+def test_recurrent_state_that_begins_anew_is_zero(kind: str) -> None:
+    rig = make(kind, np.ones((4, 3)))
+    (first,) = rig.forward()
+    state = rig.layer.get_state()
+    assert state is not None
+    assert np.any(np.frombuffer(state, np.float64))
+    rig.layer.begin_anew()
+    assert rig.layer.get_state() == bytes(len(state))
+    np.testing.assert_array_equal(rig.forward()[0], first)
+
+
+def test_recurrent_state_of_another_size_is_refused() -> None:
+    layer = make("LSTM", np.ones((4, 3))).layer
+    with pytest.raises(UserError) as caught:
+        layer.set_state(bytes(3 * 2 * 4 * 8))
+    assert str(caught.value) == (
+        "carried state must be a multiple of 80 bytes (h, c of 5 units), got 192; the snapshot is of another net"
+    )
+
+
+def test_recurrent_state_that_is_exposed_is_not_carried() -> None:
+    layer = 'type: "LSTM" recurrent_param { num_output: 5 expose_hidden: true }'
+    rig = make_rig(layer, [np.ones(shape) for shape in SHAPES.values()], num_tops=3)
+    assert rig.layer.get_state() is None
+
+
+@KINDS
 def test_recurrent_gradient_stops_at_the_batch(kind: str) -> None:
     """In the second batch the state is a number like any other: the slope along x is of that batch alone."""
     rig = make(kind, np.zeros((2, 3)))

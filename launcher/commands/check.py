@@ -17,6 +17,8 @@ from dtrain.data.sampler import Shard
 from dtrain.launcher.arguments import add_communicator_option, add_state_options, split_list
 from dtrain.launcher.job import Job, open_job
 from dtrain.launcher.net_report import net_report
+from dtrain.launcher.simulation.answer import answer_lines
+from dtrain.launcher.simulation.options import add_simulation_options, parse_question
 from dtrain.proto import caffe_pb2
 
 _NET_FIELDS = frozenset({"layer", "layers", "input"})
@@ -28,16 +30,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", help="engine that computes the layers; the fastest by default")
     add_state_options(parser)
     add_communicator_option(parser)
+    add_simulation_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build everything that the file describes on every rank; rank 0 prints what it is and ends with ok."""
+    """Build everything that the file describes on every rank; rank 0 prints what it is and ends with ok.
+
+    With --simulate it prints what an iteration would be on more ranks instead.
+    """
+    question = parse_question(args)
     with open_job(args.communicator) as job:
         job.activity.doing = "checking"
         engine = job.together(lambda: create_engine(args.engine))
-        lines = net_lines(job, args, engine) if is_net_file(args.file) else solver_lines(job, args, engine)
+        is_net = is_net_file(args.file)
+        if question is not None:
+            lines = answer_lines(job, question, args, engine, is_net)
+        else:
+            lines = net_lines(job, args, engine) if is_net else solver_lines(job, args, engine)
+            lines.append("ok")
         if job.is_first:
-            print("\n".join([*lines, "ok"]))
+            print("\n".join(lines))
     return 0
 
 

@@ -34,7 +34,7 @@ def test_is_net_file_that_is_missing_is_false(tmp_path: Path) -> None:
 def test_check_of_a_solver_describes_run_and_nets(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["check", "solver.prototxt"]) == 0
+    assert main(["check", "solver.prototxt", "--engine", "reference"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("solver.prototxt: SGD solver, 6 iterations, 1 rank, engine reference")
     assert 'TRAIN net "tiny" (net.prototxt), 3 layers' in lines

@@ -44,6 +44,13 @@ class Memory(ABC):
     def to_host(self, storage: Any, host: NDArray[Any]) -> None:
         """Copy the values of `storage` into the flat array `host`."""
 
+    def take(self, source: Memory, values: Any, storage: Any) -> bool:
+        """Copy `values`, which are those of memory `source`, into `storage`, and return whether that can be done.
+
+        By default it can't: the values then go by way of the host.
+        """
+        return False
+
 
 class HostMemory(Memory):
     """Plain row-major numpy arrays."""
@@ -84,7 +91,7 @@ class Storage:
     def make_valid(self, memory: Memory) -> None:
         """Bring the newest values into `memory`; values never written are zero."""
         storage = self.ensure(memory)
-        if self.valid and memory not in self.valid:
+        if self.valid and memory not in self.valid and not self._take(memory, storage):
             if HOST not in self.valid:
                 source = next(iter(self.valid))
                 source.to_host(self.copies[source], self.ensure(HOST))
@@ -93,11 +100,22 @@ class Storage:
                 memory.from_host(self.copies[HOST], storage)
         self.valid.add(memory)
 
+    def _take(self, memory: Memory, storage: Any) -> bool:
+        """Copy straight from another memory, if one is near enough; else the host is between them."""
+        return HOST not in self.valid and any(
+            memory.take(source, self.copies[source], storage) for source in self.valid
+        )
+
     def ensure(self, memory: Memory) -> Any:
         """Return the copy in `memory`, allocated if need be, without making it valid."""
         if memory not in self.copies:
             self.copies[memory] = memory.allocate(self.capacity, self.dtype)
         return self.copies[memory]
+
+    def drop_void(self) -> None:
+        """Give back the memory of copies that are not valid: they may be of layouts for another shape."""
+        for memory in [memory for memory in self.copies if memory is not HOST and memory not in self.valid]:
+            del self.copies[memory]
 
     def replace(self, host: NDArray[Any]) -> None:
         """Let the flat host array, which holds the values already, be the only copy."""
@@ -145,6 +163,8 @@ class Tensor:
         self._views.clear()
         if self.count > self.storage.capacity:
             self.storage = Storage(self.count, self.storage.dtype)
+        else:
+            self.storage.drop_void()
 
     def share(self, other: Tensor) -> None:
         """Use the values of `other`, which has the same count, under this tensor's own shape."""
@@ -160,6 +180,7 @@ class Tensor:
         assert host.shape == (self.count,), f"a tensor of {self.count} values does not fit {host.shape}"
         host[...] = self.read().reshape(-1)
         self.storage.replace(host)
+        self._views.clear()  # they would keep the memory that the values have left
 
     def _view(self, memory: Memory) -> Any:
         values = self.storage.ensure(memory)

@@ -8,8 +8,8 @@ In the flow prototxt → graph → net → solver → communicator → snapshot 
 - image_batch.py and workers.py, images in threads; picture.py, image_codec.py (jpeg_header.py), image_resize.py,
   compressed images;
 - source.py, the registry of databases; record_source.py, the interface; leveldb_source.py;
-  lmdb_source.py, over lmdb_environment.py;
-- sampler.py, which record is read when, and by which rank;
+  lmdb_source.py, over lmdb_environment.py; key_index.py (key_table.py), the keys of big databases in a file;
+- sampler.py, which record is read when, and by which rank; epoch_order.py, the order of a shuffled epoch;
 - datum.py, datum_batch.py, records on the wire; transformer.py, mean_file.py, what is done to images;
   hash64.py, random numbers as a function of (seed, epoch, record);
 - convert_mnist.py (idx.py), convert_digits.py, what makes databases, by lmdb_writer.py.

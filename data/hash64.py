@@ -25,7 +25,7 @@ class Purpose(IntEnum):
     CROP_ROW = 2
     CROP_COLUMN = 3
     MIRROR = 4
-    SHUFFLE_FILES = 5
+    SHUFFLE_BLOCKS = 5
     SKIP = 6
     WINDOW = 7
 

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from dtrain.data.batch import Batch, Shape
 from dtrain.data.batch_reader import BatchReader
+from dtrain.data.epoch_order import Blocks
 from dtrain.data.errors import DataError
-from dtrain.data.hash64 import Purpose, hash64
 from dtrain.data.hdf5_library import hdf5_errors, open_hdf5
+from dtrain.data.sampler import Sampler
 
 _NUM_OPEN_FILES = 8
 _CHUNK_CACHE_BYTES = (
     32 << 20
 )  # rows of a compressed file come chunk by chunk; shuffled ones come back to them
-_NUM_CACHED_ORDERS = 4
 
 
 class Hdf5Reader(BatchReader):
@@ -40,7 +40,6 @@ class Hdf5Reader(BatchReader):
         assert paths, "an Hdf5Reader needs at least one file"
         self._paths = list(paths)
         self._names = list(names)
-        self._order = RowOrder([], shuffle, seed)
         self._open: dict[int, Any] = {}
         self.shapes: tuple[Shape, ...] = ()
         try:
@@ -48,32 +47,39 @@ class Hdf5Reader(BatchReader):
         except BaseException:
             self.close()
             raise
-        self._order = RowOrder(counts, shuffle, seed)
         self.num_records = sum(counts)
         if not self.num_records:
             raise DataError(f"{paths[0]}: HDF5 files must have at least one row, got none")
+        files = Blocks.of_sizes(counts)
+        self._sampler = Sampler(self.num_records, seed, shuffle, files)
+        self._starts = files.bounds[:-1]
 
     def read(self, positions: NDArray[np.int64], batch: Batch) -> None:
         """Fill `batch`: the rows of each file in runs, of which each is one read."""
-        batch.epochs[:], files, rows = self._order.rows(positions)
-        batch.indices[:] = self._order.starts[files] + rows
+        batch.epochs[:], batch.indices[:] = self._sampler.records(positions)
+        files = self._files_of(batch.indices)
+        rows = batch.indices - self._starts[files]
         for file in np.unique(files).tolist():
             places = np.flatnonzero(files == file)
             self._read_file(file, rows[places], places, batch)
 
     def reseed(self, seed: int) -> None:
         """Shuffle by another seed from now on."""
-        self._order = RowOrder(self._order.counts, self._order.shuffle, seed)
+        self._sampler.reseed(seed)
 
     def name_record(self, index: int) -> str:
         """Return row and file."""
-        file = self._order.file_of(index)
-        return f"row {index - self._order.starts[file]} of {self._paths[file]}"
+        file = int(self._files_of(np.array([index]))[0])
+        return f"row {index - self._starts[file]} of {self._paths[file]}"
 
     def close(self) -> None:
         """Close the files that are open."""
         while self._open:
             self._open.popitem()[1].close()
+
+    def _files_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the files of rows, which are counted over all files."""
+        return np.searchsorted(self._starts, indices, side="right") - 1
 
     def _check_file(self, file: int) -> int:
         """Return the number of rows of a file; learn or check the shapes of its rows."""
@@ -131,47 +137,6 @@ class Hdf5Reader(BatchReader):
             contents = open_hdf5(self._paths[file], rdcc_nbytes=_CHUNK_CACHE_BYTES)
         self._open[file] = contents
         return contents
-
-
-class RowOrder:
-    """Which row of which file is at a position: files of `counts` rows, in order or permuted in each epoch.
-
-    starts: the number of rows in the files before each.
-    """
-
-    def __init__(self, counts: Sequence[int], shuffle: bool, seed: int) -> None:
-        self.counts = list(counts)
-        self.shuffle = shuffle
-        self.starts = np.cumsum([0, *counts])[:-1].astype(np.int64)
-        self._seed = seed
-        self._orders: dict[int, NDArray[np.int64]] = {}
-
-    def rows(
-        self, positions: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return (epochs, files, rows within their files), int64 like `positions`."""
-        epochs, places = np.divmod(positions, sum(self.counts))
-        if self.shuffle:
-            for epoch in np.unique(epochs).tolist():
-                here = epochs == epoch
-                places[here] = self._order_of(epoch)[places[here]]
-        files = np.searchsorted(self.starts, places, side="right") - 1
-        return epochs, files, places - self.starts[files]
-
-    def file_of(self, index: int) -> int:
-        """Return the file of row `index`, counted over all files."""
-        return int(np.searchsorted(self.starts, index, side="right")) - 1
-
-    def _order_of(self, epoch: int) -> NDArray[np.int64]:
-        """Return all rows, counted over all files, in the order of an epoch: file by file, each file permuted."""
-        if epoch not in self._orders:
-            while len(self._orders) >= _NUM_CACHED_ORDERS:
-                del self._orders[min(self._orders)]
-            of_files = hash64(self._seed, Purpose.SHUFFLE_FILES, epoch, np.arange(len(self.counts)))
-            of_rows = hash64(self._seed, Purpose.SHUFFLE, epoch, np.arange(sum(self.counts)))
-            file_ranks = np.argsort(np.argsort(of_files, kind="stable"), kind="stable")
-            self._orders[epoch] = np.lexsort((of_rows, np.repeat(file_ranks, self.counts)))
-        return self._orders[epoch]
 
 
 def _runs(rows: NDArray[np.int64]) -> list[tuple[int, int]]:

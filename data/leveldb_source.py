@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dtrain.data.datum import parse_datum
 from dtrain.data.errors import DataError
+from dtrain.data.key_index import INDEX_FILE, index_places, make_stamp, open_keys
 from dtrain.data.record_source import RecordSource
 
 _CURRENT = "CURRENT"
@@ -35,7 +37,10 @@ class LeveldbSource(RecordSource):
         self._view = make_view(path)
         try:
             self._database = _open(path, self._view)
-            self._keys = self._list_keys()
+            stamp = make_stamp("LevelDB", *_list_files(path))
+            self._keys = open_keys(index_places(path, os.environ), stamp, self._list_keys)
+            if not self._keys:
+                raise DataError(f"{path}: LevelDB must have at least one record, got none")
             self._check_first_record()
         except BaseException:
             self.close()
@@ -74,17 +79,14 @@ class LeveldbSource(RecordSource):
             self._database = None
         shutil.rmtree(self._view, ignore_errors=True)
 
-    def _list_keys(self) -> list[bytes]:
+    def _list_keys(self) -> Iterator[bytes]:
         try:
             with self._database.iterator(
                 include_value=False, verify_checksums=True, fill_cache=False
             ) as iterator:
-                keys = list(iterator)
+                yield from iterator
         except Exception as error:  # as above
             raise DataError(f"{self.path}: LevelDB must be intact, got: {error}") from None
-        if not keys:
-            raise DataError(f"{self.path}: LevelDB must have at least one record, got none")
-        return keys
 
     def _check_first_record(self) -> None:
         try:
@@ -110,9 +112,20 @@ def make_view(path: str) -> str:
     for file in folder.iterdir():
         if file.suffix in _TABLE_ENDINGS:
             os.symlink(file.resolve(), os.path.join(view, file.name))
-        elif file.name not in ("LOCK", "LOG", "LOG.old"):
+        elif _is_of_leveldb(file):
             shutil.copy(file, view)
     return view
+
+
+def _is_of_leveldb(file: Path) -> bool:
+    """Return whether the database is made of `file`, among others; its logs for people are no part of it."""
+    return file.name not in ("LOCK", "LOG", "LOG.old", INDEX_FILE) and not file.name.endswith(".part")
+
+
+def _list_files(path: str) -> list[tuple[str, int, int]]:
+    """Return name, bytes and time of change of each file of the LevelDB, by name."""
+    files = [(file.name, file.stat()) for file in sorted(Path(path).iterdir()) if _is_of_leveldb(file)]
+    return [(name, status.st_size, status.st_mtime_ns) for name, status in files]
 
 
 def _open(path: str, view: str) -> Any:

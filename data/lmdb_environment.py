@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import lmdb
 
 from dtrain.data.errors import DataError
+from dtrain.data.key_index import index_places, make_stamp, open_keys
+from dtrain.data.key_table import KeyTable
 
 DATA_FILE = "data.mdb"
 _FILE_OF_LEVELDB = "CURRENT"
@@ -25,10 +28,10 @@ _FileId = tuple[int, int]  # device and inode
 
 @dataclass(slots=True)
 class LmdbEnvironment:
-    """An open environment and its index: the keys of all records, in order, at least one."""
+    """An open environment and the keys of all records, in order, at least one."""
 
     environment: lmdb.Environment
-    keys: list[bytes]
+    keys: KeyTable
     file_id: _FileId
     num_users: int = 0
 
@@ -47,7 +50,7 @@ def acquire_environment(path: str) -> LmdbEnvironment:
     file_id = (status.st_dev, status.st_ino)
     with _lock:
         if file_id not in _open_environments:
-            _open_environments[file_id] = _open(path, status.st_size, file_id)
+            _open_environments[file_id] = _open(path, status, file_id)
         shared = _open_environments[file_id]
         shared.num_users += 1
     return shared
@@ -84,8 +87,8 @@ def _find_data_file(path: str) -> Path:
     return data_file
 
 
-def _open(path: str, size_bytes: int, file_id: _FileId) -> LmdbEnvironment:
-    if size_bytes == 0:
+def _open(path: str, data_file: os.stat_result, file_id: _FileId) -> LmdbEnvironment:
+    if data_file.st_size == 0:
         raise DataError(f"{path}: {DATA_FILE} must be an LMDB file, got an empty file")
     try:
         # No lock: a training set is not written while it is read, and it may lie on a read-only file system.
@@ -95,8 +98,8 @@ def _open(path: str, size_bytes: int, file_id: _FileId) -> LmdbEnvironment:
             f"{path}: {DATA_FILE} must be an LMDB file, got: {describe_lmdb_error(path, error)}"
         ) from None
     try:
-        _check_size(path, environment, size_bytes)
-        keys = _list_keys(path, environment)
+        _check_size(path, environment, data_file.st_size)
+        keys = _open_keys(path, environment, data_file)
     except BaseException:
         environment.close()
         raise
@@ -112,17 +115,27 @@ def _check_size(path: str, environment: lmdb.Environment, size_bytes: int) -> No
         )
 
 
-def _list_keys(path: str, environment: lmdb.Environment) -> list[bytes]:
-    num_records = environment.stat()["entries"]
-    try:
-        with environment.begin() as transaction:
-            keys = list(transaction.cursor().iternext(keys=True, values=False))
-    except lmdb.Error as error:
-        raise DataError(f"{path}: LMDB must be intact, got: {describe_lmdb_error(path, error)}") from None
-    if len(keys) != num_records:
-        raise DataError(
-            f"{path}: LMDB must be intact, got {len(keys)} keys where it says {num_records} records"
-        )
+def _open_keys(path: str, environment: lmdb.Environment, data_file: os.stat_result) -> KeyTable:
+    num_records, last_txnid = environment.stat()["entries"], environment.info()["last_txnid"]
+    stamp = make_stamp("LMDB", data_file.st_size, data_file.st_mtime_ns, last_txnid, num_records)
+    keys = open_keys(
+        index_places(path, os.environ), stamp, lambda: _list_keys(path, environment, num_records)
+    )
     if not keys:
         raise DataError(f"{path}: LMDB must have at least one record, got none")
     return keys
+
+
+def _list_keys(path: str, environment: lmdb.Environment, num_records: int) -> Iterator[bytes]:
+    num_keys = 0
+    try:
+        with environment.begin() as transaction:
+            for key in transaction.cursor().iternext(keys=True, values=False):
+                yield key
+                num_keys += 1
+    except lmdb.Error as error:
+        raise DataError(f"{path}: LMDB must be intact, got: {describe_lmdb_error(path, error)}") from None
+    if num_keys != num_records:
+        raise DataError(
+            f"{path}: LMDB must be intact, got {num_keys} keys where it says {num_records} records"
+        )

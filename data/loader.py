@@ -6,6 +6,7 @@ net computes, and the loader measures how long the net had to wait for it all th
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Literal
 
@@ -15,7 +16,14 @@ from dtrain.data.errors import DataError
 from dtrain.data.prefetcher import Prefetcher
 from dtrain.data.sampler import Shard
 
+log = logging.getLogger(__name__)
+
 Deal = Literal["records", "batches"]
+
+# Silence for so long is worth a warning, or for so many times the mean wait where readers are always slow.
+PATIENCE_S = 10.0
+_NUM_MEAN_WAITS = 3
+_NOTHING_YET = -1  # in Batch.indices, before the reader knows what it reads
 
 
 class Loader:
@@ -29,6 +37,7 @@ class Loader:
         prefetch: batches to keep ready, >= 1.
         name: of the data layer, for messages and the thread.
     num_records: of one epoch, over all ranks. shapes: of one record in each array of a batch, known before start().
+    num_buffers: batches in memory: those that can be ready, and the one in use.
     waited_s: seconds that next() has waited so far, over all starts.
     num_batches: batches that next() has returned so far, over all starts.
     Raises DataError when batch_size or prefetch is out of range.
@@ -54,10 +63,11 @@ class Loader:
         self.num_batches = 0
         self._reader = reader
         self._deal = {"records": shard.deal_records, "batches": shard.deal_batches}[deal]
-        self._num_buffers = prefetch + 1
+        self.num_buffers = prefetch + 1
         self._buffers: list[Batch] = []
         self._prefetcher: Prefetcher[Batch] | None = None
         self._current: Batch | None = None
+        self._filling: list[Batch] = []
 
     def name_item(self, item: int) -> str:
         """Return, for messages, which record is at place `item` of the batch that next() returned last."""
@@ -78,20 +88,24 @@ class Loader:
         """
         self._stop()
         if not self._buffers:
-            self._buffers = [Batch(self.batch_size, self.shapes) for _ in range(self._num_buffers)]
+            self._buffers = [Batch(self.batch_size, self.shapes) for _ in range(self.num_buffers)]
 
         def fill(batch_index: int, batch: Batch) -> None:
+            batch.indices[0] = _NOTHING_YET
+            filling[:] = [batch]
             reader.read(deal(first_position, batch_index, batch_size), batch)
 
         # The thread holds these and not the loader, which can so be collected with its thread running.
         reader, deal, batch_size = self._reader, self._deal, self.batch_size
+        filling = self._filling = []
         self._prefetcher = Prefetcher(fill, self._buffers, num_batches, f"reader of {self.name}")
 
     def next(self) -> Batch:
         """Return the next batch; its arrays are valid until the next call of next(), start() or close().
 
-        Raises DataError that names database and record when one is corrupt, compressed or of another size;
-        StopIteration after the last of start()'s num_batches.
+        Warns, ever more rarely, while the reader is silent for long. Raises DataError that names database and
+        record when one is corrupt, compressed or of another size; StopIteration after the last of start()'s
+        num_batches.
         """
         assert self._prefetcher is not None, f'loader of layer "{self.name}" has not been started'
         if self._current is not None:
@@ -99,11 +113,30 @@ class Loader:
             self._current = None
         began = time.perf_counter()
         try:
-            self._current = self._prefetcher.get()
+            self._current = self._wait(self._prefetcher)
         finally:
             self.waited_s += time.perf_counter() - began
         self.num_batches += 1
         return self._current
+
+    def _wait(self, prefetcher: Prefetcher[Batch]) -> Batch:
+        """Return the next batch; say what the reader is at when it takes long, and again each time that doubles."""
+        waited_s = 0.0
+        patience_s = max(PATIENCE_S, _NUM_MEAN_WAITS * self.waited_s / max(self.num_batches, 1))
+        while True:
+            try:
+                return prefetcher.get(patience_s - waited_s)
+            except TimeoutError:
+                waited_s = patience_s
+                log.warning('layer "%s": waiting %.0f s for %s', self.name, waited_s, self._name_awaited())
+                patience_s *= 2
+
+    def _name_awaited(self) -> str:
+        """Return, for messages, what the reader is at: the batch that begins with a record."""
+        index = int(self._filling[0].indices[0]) if self._filling else _NOTHING_YET
+        if index == _NOTHING_YET:
+            return "its reader"
+        return f"{self._reader.name_record(index)}, or a record behind it in a batch of {self.batch_size}"
 
     def close(self) -> None:
         """Stop the reader thread, wait for its end and close what it reads; a second call does nothing."""

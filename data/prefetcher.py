@@ -46,12 +46,16 @@ class Prefetcher(Generic[Buffer]):
         # Runs stop() at the interpreter's exit, while the thread may still touch what it reads.
         self._finalizer = weakref.finalize(self, _stop, self._thread, self._empty, _EXIT_TIMEOUT_S)
 
-    def get(self) -> Buffer:
+    def get(self, timeout_s: float | None = None) -> Buffer:
         """Wait for the next full buffer and return it; it is the caller's until given to put_back.
 
-        Raises what `fill` raised, again at each further call; StopIteration after num_fills buffers.
+        Raises what `fill` raised, again at each further call; StopIteration after num_fills buffers; TimeoutError
+        when timeout_s have passed, if given.
         """
-        item = self._full.get()
+        try:
+            item = self._full.get(timeout=timeout_s)
+        except Empty:
+            raise TimeoutError(f"no buffer was filled within {timeout_s} s") from None
         if item is not None and not isinstance(item, BaseException):
             return item
         self._full.put(item)  # for further calls

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dtrain.data.hash64 import Purpose, hash64
+from dtrain.data.epoch_order import Blocks, EpochOrder
 
 # A batch seldom touches more than two epochs; more are kept for data sets smaller than a batch.
 _NUM_CACHED_EPOCHS = 4
@@ -26,19 +26,24 @@ class Sampler:
         num_records: records of one epoch, >= 1.
         seed: any integer; counts only when shuffling.
         shuffle: False: file order in every epoch; True: a permutation of its own for each (seed, epoch).
+        blocks: which records stay near each other when shuffling; by default all are one block.
     """
 
-    def __init__(self, num_records: int, seed: int = 0, shuffle: bool = False) -> None:
+    def __init__(
+        self, num_records: int, seed: int = 0, shuffle: bool = False, blocks: Blocks | None = None
+    ) -> None:
         assert num_records >= 1, f"a sampler needs at least one record, got {num_records}"
         self.num_records = num_records
         self.seed = seed
         self.shuffle = shuffle
-        self._permutations: dict[int, NDArray[np.int64]] = {}
+        self._blocks = blocks or Blocks.of_size(num_records, num_records)
+        assert self._blocks.bounds[-1] == num_records, f"blocks must have {num_records} records together"
+        self._orders: dict[int, EpochOrder] = {}
 
     def reseed(self, seed: int) -> None:
         """Shuffle by another seed from now on."""
         self.seed = seed
-        self._permutations.clear()
+        self._orders.clear()
 
     def records(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return (epochs, indices), both int64 of the shape of `positions` (each >= 0).
@@ -49,17 +54,15 @@ class Sampler:
         if self.shuffle:
             for epoch in np.unique(epochs).tolist():
                 here = epochs == epoch
-                indices[here] = self._permutation(epoch)[indices[here]]
+                indices[here] = self._order(epoch).records(indices[here])
         return epochs, indices
 
-    def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        if epoch not in self._permutations:
-            while len(self._permutations) >= _NUM_CACHED_EPOCHS:
-                del self._permutations[min(self._permutations)]
-            bits = hash64(self.seed, Purpose.SHUFFLE, epoch, np.arange(self.num_records))
-            # Stable, so that even equal hashes come in one order on every machine.
-            self._permutations[epoch] = np.argsort(bits, kind="stable")
-        return self._permutations[epoch]
+    def _order(self, epoch: int) -> EpochOrder:
+        if epoch not in self._orders:
+            while len(self._orders) >= _NUM_CACHED_EPOCHS:
+                del self._orders[min(self._orders)]
+            self._orders[epoch] = EpochOrder(self._blocks, self.seed, epoch)
+        return self._orders[epoch]
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Standing:
-    """What the progress line says. images_per_iteration counts all ranks; score is the last test's, or ""."""
+    """What the progress line says. images_per_iteration counts all ranks; score is the last test's, or "".
+
+    epoch: how many epochs have been read, with the part of the one under way; None where nothing is read.
+    """
 
     iteration: int
     max_iter: int
@@ -37,6 +40,7 @@ class Standing:
     learning_rate: float
     images_per_iteration: int
     score: str = ""
+    epoch: float | None = None
 
 
 def progress_line(standing: Standing, first: Sample, last: Sample) -> str:
@@ -48,6 +52,7 @@ def progress_line(standing: Standing, first: Sample, last: Sample) -> str:
     """
     parts = [
         f"iteration {standing.iteration}/{standing.max_iter}",
+        f"epoch {standing.epoch:.1f}" if standing.epoch is not None else "",
         f"loss {standing.loss:.4g}",
         standing.score,
         *_speeds(standing, first, last),
@@ -117,6 +122,9 @@ class ProgressObserver:
         """Begin to measure."""
         self._speedometer.add(self._sample(solver, self._clock()))
 
+    def on_epoch(self, solver: Solver, epoch: int) -> None:
+        """Do nothing: the line shows the epoch all the time."""
+
     def on_iteration(self, solver: Solver) -> None:
         """Show where the solver is, if the line is older than a tenth of a second."""
         now = self._clock()
@@ -142,7 +150,8 @@ class ProgressObserver:
         return Sample(now, solver.iter, waited_s)
 
     def _standing(self, solver: Solver) -> Standing:
-        images_per_pass = max((layer.records_per_pass for layer in solver.net.reading_layers), default=0)
+        layers = solver.net.reading_layers
+        images_per_pass = max((layer.records_per_pass for layer in layers), default=0)
         return Standing(
             iteration=solver.iter,
             max_iter=solver.max_iter,
@@ -150,4 +159,5 @@ class ProgressObserver:
             learning_rate=solver.learning_rate,
             images_per_iteration=images_per_pass * solver.param.iter_size,
             score=self._score,
+            epoch=layers[0].position / layers[0].num_records if layers else None,
         )

@@ -1,8 +1,9 @@
 """Data: batches of Datum records from a database, with Caffe's transformations.
 
 Extensions (`dtrain_param`): `shuffle: true` reads every epoch in an order of its own, a function of (seed,
-epoch); decode_threads. Follows caffe's data_layer.cpp, except that every rank reads its share in TEST too (see
-docs/architecture.md) and that where to start is known, so that a resumed run reads on.
+epoch), with shuffle_block nearly as the records lie on the disk; decode_threads. Follows caffe's data_layer.cpp,
+except that every rank reads its share in TEST too (see docs/architecture.md) and that where to start is known, so
+that a resumed run reads on.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS
 from dtrain.core.layers.parts.images import make_workers, transform_spec
 from dtrain.core.layers.parts.reading import ReadingLayer
+from dtrain.core.layers.parts.record_order import make_sampler
 from dtrain.core.paths import resolve
 from dtrain.data.datum_reader import DatumReader
 from dtrain.data.picture import Colors
-from dtrain.data.sampler import Sampler
 from dtrain.data.source import open_source
 from dtrain.data.transformer import Transformer, TransformSpec
 from dtrain.proto import caffe_pb2
@@ -34,7 +35,7 @@ class Data(ReadingLayer):
     """
 
     messages = ("data_param", "transform_param")
-    extensions = ("shuffle", "decode_threads")
+    extensions = ("shuffle", "shuffle_block", "shuffle_blocks_mixed", "decode_threads")
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Open the source and make the loader. Raises UserError or DataError if that can't be."""
@@ -46,10 +47,9 @@ class Data(ReadingLayer):
         backend = caffe_pb2.DataParameter.DB.Name(param.backend)
         source = open_source(backend, resolve(param.source, self.context.net_path))
         seed = self.context.random.seed
-        shuffle = self.param.dtrain_param.shuffle and self.phase == caffe_pb2.TRAIN
         reader = DatumReader(
             source,
-            Sampler(len(source), seed=seed, shuffle=shuffle),
+            make_sampler(self, len(source)),
             Transformer(self._spec(), train=self.phase == caffe_pb2.TRAIN, seed=seed),
             make_workers(self.param),
         )

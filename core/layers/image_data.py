@@ -1,8 +1,8 @@
 """ImageData: batches of images from files that a list names, with Caffe's transformations.
 
-Extensions (`dtrain_param`): decode_threads; `shuffle` is that of image_data_param, in TRAIN alone. Follows
-caffe's image_data_layer.cpp, except that the ranks share the list, that the order of each epoch is a function of
-(seed, epoch), and that where to start is known, so that a resumed run reads on.
+Extensions (`dtrain_param`): decode_threads; `shuffle` is that of image_data_param, in TRAIN alone; shuffle_block.
+Follows caffe's image_data_layer.cpp, except that the ranks share the list, that the order of each epoch is a function
+of (seed, epoch), and that where to start is known, so that a resumed run reads on.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS, Arity
 from dtrain.core.layers.parts.images import find_folder, make_workers, transform_spec
 from dtrain.core.layers.parts.reading import ReadingLayer
+from dtrain.core.layers.parts.record_order import make_sampler
 from dtrain.core.paths import resolve
 from dtrain.data.image_list import ImageList
 from dtrain.data.image_reader import ImageReader, ImageSpec
 from dtrain.data.picture import Colors
-from dtrain.data.sampler import Sampler
 from dtrain.data.transformer import Transformer
 from dtrain.proto import caffe_pb2
 
@@ -34,7 +34,7 @@ class ImageData(ReadingLayer):
     """
 
     messages = ("image_data_param", "transform_param")
-    extensions = ("shuffle", "decode_threads")
+    extensions = ("shuffle", "shuffle_block", "shuffle_blocks_mixed", "decode_threads")
     tops = Arity(2, 2)
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -55,11 +55,10 @@ class ImageData(ReadingLayer):
             param.rand_skip,
         )
         is_train, seed = self.phase == caffe_pb2.TRAIN, self.context.random.seed
-        shuffle = param.shuffle or (self.param.dtrain_param.shuffle and is_train)
         reader = ImageReader(
             images,
             spec,
-            Sampler(len(images), seed=seed, shuffle=shuffle),
+            make_sampler(self, len(images), param.shuffle),
             Transformer(transform_spec(self), train=is_train, seed=seed),
             make_workers(self.param),
         )

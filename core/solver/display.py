@@ -47,6 +47,15 @@ class Display:
         _log_lines(output_lines("Train", name_values(self._net, means[:-1])))
         log.info("Iteration %d, lr = %g", iteration, learning_rate)
 
+    def show_epoch(self, iteration: int, epoch: int) -> None:
+        """Log that an epoch of the first reading layer begins, but for epoch 0. Not collective."""
+        layer = self._net.reading_layers[0]
+        if epoch:
+            log.info(
+                'Epoch %d begins at iteration %d (%d records of layer "%s")',
+                *(epoch, iteration, layer.num_records, layer.name),
+            )
+
     def show_loss(self, iteration: int, loss: float) -> None:
         """Log the loss after the last iteration."""
         mean = mean_over_ranks(np.array([loss]), self._communicator)

@@ -40,6 +40,7 @@ _LOOKED_AT: dict[str, tuple[str, Callable[[Solver], bool]]] = {
     "end_divisor": ('lr_policy "one_cycle"', lambda solver: solver.lr_policy == "one_cycle"),
     "plateau_patience": ('lr_policy "plateau"', lambda solver: solver.lr_policy == "plateau"),
     "trust_coefficient": ('type "LARS"', lambda solver: solver.type == "LARS"),
+    "lr_batch_size": ("an lr_scaling", lambda solver: bool(solver.dtrain_param.lr_scaling)),
     "monitor": ('lr_policy "plateau", an early_stopping_patience or keep_best', lambda s: bool(_watchers(s))),
 }
 
@@ -118,6 +119,8 @@ def _rates(solver: Solver) -> Iterator[Mistake]:
             "dtrain_param.min_lr",
             f"min_lr must be at most base_lr ({solver.base_lr:g}), got {extra.min_lr:g}",
         )
+    if extra.HasField("lr_batch_size") and not extra.lr_batch_size:
+        yield "dtrain_param.lr_batch_size", "lr_batch_size must be at least 1, got 0"
     if extra.start_divisor < 1:
         yield "dtrain_param.start_divisor", f"start_divisor must be at least 1, got {extra.start_divisor:g}"
     if extra.start_divisor * extra.end_divisor < 1:

@@ -25,22 +25,28 @@ MAX_RATE = float(np.finfo(np.float32).max)
 LR_POLICIES: Registry[Policy] = Registry("lr_policy")
 
 
-def learning_rate(solver: caffe_pb2.SolverParameter, iteration: int, num_reductions: int = 0) -> float:
+def learning_rate(
+    solver: caffe_pb2.SolverParameter, iteration: int, num_reductions: int = 0, factor: float = 1.0
+) -> float:
     """Return the learning rate of `iteration` (from 0), for "plateau" after so many reductions.
 
-    Over the first warmup_iter iterations it is on the straight line from warmup_start_lr to what the policy
-    says at iteration warmup_iter. Raises UserError where the rate is beyond all numbers.
+    factor: by which what the policy says is multiplied, base_lr and min_lr alike (lr_scaling.py).
+    Over the first warmup_iter iterations the rate is on the straight line from warmup_start_lr, which stays as it
+    stands, to `factor` times what the policy says at iteration warmup_iter. Raises UserError where the rate is
+    beyond all numbers.
     """
     extra = solver.dtrain_param
     if iteration >= extra.warmup_iter:
-        return _policy_rate(solver, iteration, num_reductions)
-    target = _policy_rate(solver, extra.warmup_iter, num_reductions)
+        return _policy_rate(solver, iteration, num_reductions, factor)
+    target = _policy_rate(solver, extra.warmup_iter, num_reductions, factor)
     return extra.warmup_start_lr + (target - extra.warmup_start_lr) * iteration / extra.warmup_iter
 
 
-def _policy_rate(solver: caffe_pb2.SolverParameter, iteration: int, num_reductions: int) -> float:
+def _policy_rate(
+    solver: caffe_pb2.SolverParameter, iteration: int, num_reductions: int, factor: float
+) -> float:
     try:
-        rate = LR_POLICIES[solver.lr_policy](solver, iteration, num_reductions)
+        rate = factor * LR_POLICIES[solver.lr_policy](solver, iteration, num_reductions)
     except (OverflowError, ZeroDivisionError):
         rate = math.inf
     if not rate <= MAX_RATE:

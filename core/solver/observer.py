@@ -17,6 +17,9 @@ class Observer(Protocol):
     def on_start(self, solver: Solver) -> None:
         """Training is about to begin (or to go on)."""
 
+    def on_epoch(self, solver: Solver, epoch: int) -> None:
+        """An epoch of the first reading layer, counted from 0, begins in the iteration that comes."""
+
     def on_iteration(self, solver: Solver) -> None:
         """An iteration is done; solver.iter counts it already."""
 

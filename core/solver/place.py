@@ -18,6 +18,18 @@ def epochs_done(net: Net) -> int:
     return layers[0].position // layers[0].num_records if layers else 0
 
 
+def beginning_epoch(net: Net, num_passes: int) -> int | None:
+    """Return which epoch of the first reading layer begins, over all ranks, in the next `num_passes` forward passes.
+
+    Epochs count from 0. None where none begins; the last one of several.
+    """
+    for layer in net.reading_layers[:1]:
+        end = layer.position + num_passes * layer.records_per_pass
+        epoch = (end - 1) // layer.num_records
+        return epoch if epoch * layer.num_records >= layer.position else None
+    return None
+
+
 def describe_place(net: Net, losses: LossWindow, iteration: int, current_step: int) -> Manifest:
     """Return the manifest of a run that trains `net` and has done `iteration` updates; its files are to come."""
     layers, context = net.reading_layers, net.context

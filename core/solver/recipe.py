@@ -53,9 +53,10 @@ def read_recipe(
     level: int | None = None,
     stages: Sequence[str] | None = None,
     solver_type: str | None = None,
+    lr_scaling: int | None = None,
 ) -> Recipe:
-    """Read the solver file at `path` and its nets. level and stages come from the command line; solver_type, if
-    given, counts more than the file's type.
+    """Read the solver file at `path` and its nets. level and stages come from the command line; solver_type and
+    lr_scaling (a LearningRateScaling), if given, count more than what the file says.
 
     Raises UserError with every mistake in any of the files.
     """
@@ -63,6 +64,8 @@ def read_recipe(
     solver = document.message
     if solver_type is not None:
         solver.type = solver_type
+    if lr_scaling is not None:
+        solver.dtrain_param.lr_scaling = lr_scaling  # type: ignore[assignment]
     problems = Problems()
     _check_solver(document, problems)
     choices = _NetChoices(document, problems)

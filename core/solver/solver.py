@@ -37,6 +37,7 @@ from dtrain.core.solver.lockstep import (
     digest_of,
 )
 from dtrain.core.solver.loss_window import LossWindow
+from dtrain.core.solver.lr_scaling import rate_factor
 from dtrain.core.solver.monitor import Monitor
 from dtrain.core.solver.nets import load_into, make_nets
 from dtrain.core.solver.non_finite import check_params_finite
@@ -44,6 +45,7 @@ from dtrain.core.solver.notes import log_notes
 from dtrain.core.solver.observer import Observer
 from dtrain.core.solver.param_guard import check_params_equal
 from dtrain.core.solver.place import (
+    beginning_epoch,
     describe_place,
     epochs_done,
     go_to_iteration,
@@ -118,6 +120,7 @@ class Solver:
     def _build_rest(self) -> None:
         param, recipe, communicator = self.param, self.recipe, self.communicator
         self.updater = Updater(param, self.net.learnable_params, self.arena)
+        self.updater.rate_factor = rate_factor(param, self.net)
         self.average = WeightAverage(self.arena, param.dtrain_param.ema_decay)
         self.iteration = Iteration(
             self.net, self.exchange, self.updater, self.average, self.losses, self.communicator
@@ -206,6 +209,10 @@ class Solver:
         shown = self.display.is_due(self.iter)
         if self.param.debug_info:
             self._set_debug_info(shown)
+        epoch = beginning_epoch(self.net, self.param.iter_size)
+        if epoch is not None:
+            self.display.show_epoch(self.iter, epoch)
+            self._tell("on_epoch", epoch)
         self.iteration.forward_backward(self.callbacks)
         if shown:
             self.display.show(self.iter, self.smoothed_loss, self.learning_rate)

@@ -29,8 +29,9 @@ class Updater:
 
     params: all owned params, in Caffe's order; those in `arena` learn. history: the rule's arrays, first kind
     for all params, then second kind, as a .solverstate holds them. num_reductions: how often the policy
-    "plateau" has lowered the rate. debug_info: whether to log, as Caffe's Net::UpdateDebugInfo does, the mean
-    absolute values of each param before its update and of what is taken off.
+    "plateau" has lowered the rate. rate_factor: by which what the policy says is multiplied. debug_info: whether to
+    log, as Caffe's Net::UpdateDebugInfo does, the mean absolute values of each param before its update and of what
+    is taken off.
 
     The fields of `solver` have passed field_rules.py.
     """
@@ -44,13 +45,14 @@ class Updater:
             np.zeros(param.blob.shape, np.float32) for _ in range(self.rule.num_histories) for param in params
         ]
         self.num_reductions = 0
+        self.rate_factor = 1.0
         self.debug_info = False
         self._index_of = {id(param): k for k, param in enumerate(params)}
         self._iteration, self._rate, self._scale = 0, 0.0, 1.0  # of the update under way
 
     def rate(self, iteration: int) -> float:
         """Return the learning rate of `iteration`."""
-        return learning_rate(self.solver, iteration, self.num_reductions)
+        return learning_rate(self.solver, iteration, self.num_reductions, self.rate_factor)
 
     def current_step(self, iteration: int) -> int:
         """Return the current_step of a .solverstate: how many steps multistep or plateau has gone down."""

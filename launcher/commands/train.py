@@ -11,14 +11,18 @@ from collections.abc import Sequence
 
 from dtrain.core.engines import create_engine
 from dtrain.core.errors import UserError
+from dtrain.core.solver.global_batch import with_global_batch
 from dtrain.core.solver.recipe import Recipe, read_recipe
 from dtrain.core.solver.solver import Solver
+from dtrain.dist.errors import EXIT_STOPPED
 from dtrain.launcher.arguments import (
     add_communicator_option,
     add_engine_options,
     add_state_options,
+    duration,
     refuse_gpu,
     split_list,
+    whole_number,
 )
 from dtrain.launcher.gpus import NO_GPU_ENGINE
 from dtrain.launcher.job import open_job
@@ -28,8 +32,9 @@ from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)
 
+LearningRateScaling = caffe_pb2.DtrainSolverParameter.LearningRateScaling
+
 EXIT_DONE = 0
-EXIT_STOPPED = 75  # EX_TEMPFAIL: requeue me
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +57,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             default=default,
             help=f"what {name.upper()} does at an iteration's end (default: {default}); stop snapshots too",
         )
+    parser.add_argument(
+        "--timeout",
+        type=duration,
+        metavar="SECONDS",
+        help="end the job when a rank has done nothing new for so long, 0: never (default: as needed)",
+    )
+    parser.add_argument(
+        "--global-batch",
+        nargs="?",
+        const=0,
+        type=whole_number,
+        metavar="N",
+        help="the ranks share batches of N records, by default of the file's batch_size; else each has one",
+    )
+    parser.add_argument(
+        "--lr-scaling",
+        choices=[name.lower() for name in LearningRateScaling.DESCRIPTOR.values_by_name],
+        help="multiply the learning rate by k or its root for k times as many records an update",
+    )
     add_state_options(parser)
     add_engine_options(parser)
     add_communicator_option(parser)
@@ -60,12 +84,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train; return 0, or 75 if a signal stopped the run."""
     check_flags(args)
-    with open_job(args.communicator) as job:
-        stages = split_list(args.stage)
-        recipe = job.together(lambda: read_recipe(args.solver, level=args.level, stages=stages))
+    with open_job(args.communicator, args.timeout) as job:
+        recipe = job.together(lambda: chosen_recipe(args, job.communicator.world_size))
         warn_of_gpu_mode(recipe)
         engine = job.together(lambda: create_engine(args.engine))
         log.info("Using %s; ranks: %d", engine.describe(), job.communicator.world_size)
+        log.info("Communicator: %s (%s)", job.communicator.name, job.communicator.reason)
         solver = Solver(
             recipe,
             engine=engine,
@@ -86,6 +110,15 @@ def check_flags(args: argparse.Namespace) -> None:
     if args.snapshot and (args.weights or args.resume):
         other = "--weights" if args.weights else "--resume"
         raise UserError(f"dtrain train: only one of --snapshot and {other} may be given, got both")
+
+
+def chosen_recipe(args: argparse.Namespace, world_size: int) -> Recipe:
+    """Return the recipe of the solver file, as the flags change it. Raises UserError."""
+    scaling = LearningRateScaling.Value(args.lr_scaling.upper()) if args.lr_scaling else None
+    recipe = read_recipe(args.solver, level=args.level, stages=split_list(args.stage), lr_scaling=scaling)
+    if args.global_batch is None:
+        return recipe
+    return with_global_batch(recipe, world_size, args.global_batch or None)
 
 
 def set_start(solver: Solver, args: argparse.Namespace) -> None:

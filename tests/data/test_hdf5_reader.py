@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dtrain.data.batch import Batch
 from dtrain.data.errors import DataError
-from dtrain.data.hdf5_reader import Hdf5Reader, RowOrder
+from dtrain.data.hdf5_reader import Hdf5Reader
 from dtrain.data.loader import Deal, Loader
 from dtrain.data.sampler import Shard
 
@@ -142,8 +142,12 @@ def test_files_without_a_row_are_refused(tmp_path: Path) -> None:
         Hdf5Reader([str(tmp_path / "a.h5")], ["x"])
 
 
-def test_row_order_of_files_without_rows_skips_them() -> None:
-    epochs, files, rows = RowOrder([2, 0, 1], shuffle=False, seed=0).rows(np.arange(6))
-    assert epochs.tolist() == [0, 0, 0, 1, 1, 1]
-    assert files.tolist() == [0, 0, 2, 0, 0, 2]
-    assert rows.tolist() == [0, 1, 0, 0, 1, 0]
+def test_files_without_a_row_among_others_are_passed_over(tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{file}.h5") for file in range(4)]
+    for path, rows in zip(paths, ([0.0, 1.0], [], [2.0], []), strict=True):
+        with h5py.File(path, "w") as contents:
+            contents["x"] = np.array(rows)
+    reader = Hdf5Reader(paths, ["x"])
+    assert read(reader, list(range(6))).arrays[0].tolist() == [0, 1, 2, 0, 1, 2]
+    assert [reader.name_record(index) for index in (1, 2)] == [f"row 1 of {paths[0]}", f"row 0 of {paths[2]}"]
+    reader.close()

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import plyvel
 import pytest
 from numpy.typing import NDArray
 
+from dtrain.data import key_index
 from dtrain.data.errors import DataError
 from dtrain.data.leveldb_source import LeveldbSource, make_view
 from dtrain.data.lmdb_writer import write_lmdb
@@ -50,6 +52,26 @@ def test_source_is_opened_twice_and_leaves_the_database_alone(
     assert bytes(second.read(5)) == values[5]
     second.close()
     assert {name: (Path(path) / name).read_bytes() for name in sorted(os.listdir(path))} == before
+
+
+def test_source_of_many_records_lists_its_keys_once_until_the_database_changes(
+    make_leveldb: MakeLeveldb, values: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_index, "NUM_RECORDS_WITHOUT_INDEX", 4)
+    path = make_leveldb(values)
+    LeveldbSource(path).close()
+    assert (Path(path) / key_index.INDEX_FILE).is_file()
+    with monkeypatch.context() as patch:
+        patch.setattr(LeveldbSource, "_list_keys", None)  # which nobody calls
+        source = LeveldbSource(path)
+    assert [source.key(index) for index in range(10)] == [f"{index:08}" for index in range(10)]
+    assert bytes(source.read(7)) == values[7]
+    source.close()
+    with closing(plyvel.DB(path)) as database:
+        database.put(b"0", values[3])
+    source = LeveldbSource(path)
+    assert (source.key(0), len(source), bytes(source.read(0))) == ("0", 11, values[3])
+    source.close()
 
 
 def test_source_is_opened_by_two_processes_at_once(make_leveldb: MakeLeveldb, values: list[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import lmdb
 import plyvel
 import pytest
 
+from dtrain.data import key_index, lmdb_environment
 from dtrain.data.errors import DataError
 from dtrain.data.lmdb_environment import (
     LmdbEnvironment,
@@ -38,7 +40,7 @@ def folder_with(folder: Path, content: bytes) -> Path:
 
 def test_acquire_environment_of_a_good_one_lists_its_keys_in_order(make_lmdb: MakeLmdb) -> None:
     shared = acquire_environment(make_lmdb([b"x"] * 3))
-    assert shared.keys == [b"00000000", b"00000001", b"00000002"]
+    assert list(shared.keys) == [b"00000000", b"00000001", b"00000002"]
     release_environment(shared)
 
 
@@ -156,6 +158,55 @@ def test_acquire_environment_after_a_failure_can_be_repeated(tmp_path: Path, mak
     assert complaint_about(folder) == complaint_about(folder)
     (folder / "data.mdb").write_bytes(good.read_bytes())
     release_environment(acquire_environment(str(folder)))
+
+
+def test_acquire_environment_of_many_records_lists_their_keys_once_for_all_that_open_it(
+    make_lmdb: MakeLmdb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_index, "NUM_RECORDS_WITHOUT_INDEX", 10)
+    path = make_lmdb([b"x"] * 30)
+    first = acquire_environment(path)
+    release_environment(first)
+    assert (Path(path) / key_index.INDEX_FILE).is_file()
+    with monkeypatch.context() as patch:
+        patch.setattr(lmdb_environment, "_list_keys", None)  # which nobody calls
+        again = acquire_environment(path)
+    assert list(again.keys) == list(first.keys) == [b"%08d" % index for index in range(30)]
+    release_environment(again)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: write_more(path),
+        lambda path: os.utime(path / "data.mdb", ns=(5, 5)),
+        lambda path: os.truncate(path / "data.mdb", (path / "data.mdb").stat().st_size + PAGE_BYTES),
+    ],
+)
+def test_acquire_environment_of_many_records_that_have_changed_lists_them_anew(
+    make_lmdb: MakeLmdb, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    monkeypatch.setattr(key_index, "NUM_RECORDS_WITHOUT_INDEX", 10)
+    path = Path(make_lmdb([b"x"] * 30))
+    os.truncate(path / "data.mdb", 64 * PAGE_BYTES)  # so that it need not grow
+    release_environment(acquire_environment(str(path)))
+    old = (path / key_index.INDEX_FILE).read_bytes()
+    change(path)
+    again = acquire_environment(str(path))
+    with again.environment.begin() as transaction:
+        assert list(again.keys) == list(transaction.cursor().iternext(values=False))
+    release_environment(again)
+    assert (path / key_index.INDEX_FILE).read_bytes() != old
+
+
+def write_more(path: Path) -> None:
+    """Put another record for one of them, and keep the number, the time of change and the size of the file."""
+    before = (path / "data.mdb").stat()
+    with lmdb.open(str(path), lock=False) as environment, environment.begin(write=True) as transaction:
+        transaction.delete(b"00000003")
+        transaction.put(b"0", b"x")
+    assert (path / "data.mdb").stat().st_size == before.st_size
+    os.utime(path / "data.mdb", ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 @pytest.mark.parametrize(

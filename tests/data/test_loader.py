@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dtrain.data import loader as loader_module
+from dtrain.data.batch import Batch
+from dtrain.data.batch_reader import BatchReader
 from dtrain.data.datum_reader import DatumReader
 from dtrain.data.errors import DataError
 from dtrain.data.lmdb_source import LmdbSource
@@ -201,6 +206,94 @@ def test_waited_s_counts_the_time_that_next_blocks(
     loader.start(num_batches=3)
     read_stream(loader, 3)
     assert 0.12 <= loader.waited_s < 5
+    loader.close()
+
+
+class SilentReader(BatchReader):
+    """A reader of ten records that reads nothing until it is told to."""
+
+    num_records = 10
+    shapes = ((),)
+
+    def __init__(self, knows_records: bool = True) -> None:
+        self.knows_records = knows_records
+        self.may_read = threading.Event()
+
+    def read(self, positions: NDArray[np.int64], batch: Batch) -> None:
+        if self.knows_records:
+            batch.indices[:] = positions % 10
+        assert self.may_read.wait(60)
+
+    def reseed(self, seed: int) -> None:
+        pass
+
+    def name_record(self, index: int) -> str:
+        return f'record "{index:08}" of db'
+
+    def close(self) -> None:
+        pass
+
+
+class FakeQueue:
+    """A prefetcher's get without a wait: it notes how long it was to wait and gives up, but for the last."""
+
+    def __init__(self, num_silent: int, batch: Batch) -> None:
+        self.timeouts_s: list[float] = []
+        self._num_silent = num_silent
+        self._batch = batch
+
+    def get(self, timeout_s: float) -> Batch:
+        self.timeouts_s.append(timeout_s)
+        if len(self.timeouts_s) <= self._num_silent:
+            raise TimeoutError
+        return self._batch
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "num_batches", "timeouts_s"),
+    [(0, 0, [10, 10, 20, 40]), (100, 100, [10, 10, 20, 40]), (100, 10, [30, 30, 60, 120])],
+)
+def test_next_of_a_silent_reader_warns_ever_more_rarely(
+    caplog: pytest.LogCaptureFixture, waited_s: float, num_batches: int, timeouts_s: list[float]
+) -> None:
+    loader, queue = Loader(SilentReader(), 4, Shard(1, 2), name="d"), FakeQueue(3, Batch(4, ((),)))
+    loader.start(6)
+    loader.waited_s, loader.num_batches = waited_s, num_batches
+    # The reader's thread is at its first batch, whichever moment it is looked at.
+    end = time.monotonic() + 60
+    while not (loader._filling and loader._filling[0].indices[0] == 7):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.001)
+    loader._wait(queue)  # type: ignore[arg-type]
+    assert queue.timeouts_s == timeouts_s
+    said = 'record "00000007" of db, or a record behind it in a batch of 4'
+    assert caplog.messages == [
+        f'layer "d": waiting {sum(timeouts_s[: count + 1])} s for {said}' for count in range(3)
+    ]
+    loader._reader.may_read.set()  # type: ignore[attr-defined]
+    loader.close()
+
+
+@pytest.mark.parametrize(
+    ("knows_records", "said"),
+    [(True, 'record "00000000" of db, or a record behind it in a batch of 4'), (False, "its reader")],
+)
+def test_next_of_a_silent_reader_goes_on_when_it_reads_at_last(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, knows_records: bool, said: str
+) -> None:
+    monkeypatch.setattr(loader_module, "PATIENCE_S", 0.01)
+    reader = SilentReader(knows_records)
+    loader = Loader(reader, 4, Shard(), name="d")
+
+    def release(record: logging.LogRecord) -> bool:
+        if record.getMessage().endswith(said):
+            reader.may_read.set()
+        return True
+
+    caplog.handler.addFilter(release)
+    loader.start()
+    loader.next()
+    assert reader.may_read.is_set()
     loader.close()
 
 

@@ -81,6 +81,22 @@ def test_get_of_a_failed_fill_raises_its_error_after_the_good_ones() -> None:
     prefetcher.stop()
 
 
+def test_get_with_a_timeout_gives_up_and_loses_nothing() -> None:
+    may_fill = threading.Event()
+
+    def fill(number: int, buffer: list[int]) -> None:
+        assert may_fill.wait(60)
+        buffer[:] = [number]
+
+    prefetcher = Prefetcher(fill, make_buffers(2))
+    for _ in range(2):
+        with pytest.raises(TimeoutError, match="within 0.001 s"):
+            prefetcher.get(0.001)
+    may_fill.set()
+    assert [take(prefetcher) for _ in range(3)] == [0, 1, 2]
+    prefetcher.stop()
+
+
 @pytest.mark.parametrize("num_taken", [0, 1, 20])
 def test_stop_at_any_time_ends_the_thread(num_taken: int) -> None:
     before = set(threading.enumerate())

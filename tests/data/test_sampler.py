@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dtrain.data.epoch_order import Blocks
 from dtrain.data.sampler import Sampler, Shard
 
 SIZES = st.integers(1, 40)
@@ -74,14 +75,21 @@ def test_count_batches_over_all_ranks_adds_up(num_batches: int, world_size: int)
     assert max(counts) - min(counts) <= 1
 
 
-@given(num_records=SIZES, batch_size=SIZES, world_size=st.integers(1, 5), shuffle=st.booleans())
+@given(
+    num_records=SIZES,
+    batch_size=SIZES,
+    world_size=st.integers(1, 5),
+    shuffle=st.booleans(),
+    block_size=st.none() | SIZES,
+)
 def test_records_of_all_ranks_are_each_record_once_an_epoch(
-    num_records: int, batch_size: int, world_size: int, shuffle: bool
+    num_records: int, batch_size: int, world_size: int, shuffle: bool, block_size: int | None
 ) -> None:
+    blocks = Blocks.of_size(block_size, num_records, 2) if block_size else None
     num_iterations = -(-3 * num_records // (batch_size * world_size))
     seen: list[tuple[int, int]] = []
     for rank in range(world_size):
-        sampler, shard = Sampler(num_records, seed=5, shuffle=shuffle), Shard(rank, world_size)
+        sampler, shard = Sampler(num_records, 5, shuffle, blocks), Shard(rank, world_size)
         for iteration in range(num_iterations):
             seen += zip(*sampler.records(shard.deal_records(0, iteration, batch_size)), strict=True)
     for epoch in range(3):
@@ -109,10 +117,35 @@ def test_records_shuffled_depend_on_seed_and_epoch_only() -> None:
     assert len({tuple(order) for order in orders}) == len(orders)
 
 
+def test_records_shuffled_are_in_the_order_that_snapshots_of_earlier_runs_rely_on() -> None:
+    # The permutation that sorts splitmix64's hashes of (seed, 1, epoch, record), computed apart in plain integers.
+    def mix(word: int) -> int:
+        word = (word + 0x9E3779B97F4A7C15) % 2**64
+        word = (word ^ word >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        word = (word ^ word >> 27) * 0x94D049BB133111EB % 2**64
+        return word ^ word >> 31
+
+    def bits(seed: int, epoch: int, record: int) -> int:
+        mixed = 0
+        for word in (seed, 1, epoch, record):
+            mixed = mix(mixed ^ word)
+        return mixed
+
+    sampler = Sampler(50, seed=6, shuffle=True)
+    for epoch in range(3):
+        expected = sorted(range(50), key=lambda record, epoch=epoch: bits(6, epoch, record))  # type: ignore[misc]
+        assert read_epoch(sampler, epoch) == expected
+
+
 def test_records_shuffled_spread_evenly() -> None:
     first_places = [read_epoch(Sampler(20, seed=seed, shuffle=True), 0).index(0) for seed in range(2000)]
     counts = np.bincount(first_places, minlength=20)
     assert np.abs(counts - 100).max() <= 6 * np.sqrt(100)
+
+
+def test_sampler_of_blocks_with_other_records_asserts() -> None:
+    with pytest.raises(AssertionError, match="must have 9 records"):
+        Sampler(9, shuffle=True, blocks=Blocks.of_size(4, 8))
 
 
 @pytest.mark.parametrize(("rank", "world_size"), [(1, 1), (-1, 2), (0, 0)])

@@ -20,7 +20,7 @@ from dtrain.launcher.progress import (
     progress_line,
 )
 
-HALFWAY = Standing(500, 1000, 0.25, 0.01, 64, "accuracy 0.9750")
+HALFWAY = Standing(500, 1000, 0.25, 0.01, 64, "accuracy 0.9750", 3.26)
 
 
 class FakeTerminalConsole(Console):
@@ -42,7 +42,12 @@ class FakeTerminalConsole(Console):
 
 
 def make_solver(iteration: int, waited_s: float) -> Any:
-    layer = SimpleNamespace(loader=SimpleNamespace(waited_s=waited_s), records_per_pass=64)
+    layer = SimpleNamespace(
+        loader=SimpleNamespace(waited_s=waited_s),
+        records_per_pass=64,
+        position=128 * iteration,
+        num_records=40_000,
+    )
     return SimpleNamespace(
         iter=iteration,
         max_iter=1000,
@@ -56,7 +61,7 @@ def make_solver(iteration: int, waited_s: float) -> Any:
 def test_progress_line_halfway_says_all() -> None:
     line = progress_line(HALFWAY, Sample(10.0, 400, 1.0), Sample(15.0, 500, 1.1))
     assert line == (
-        "iteration 500/1000  loss 0.25  accuracy 0.9750  ETA 0:25  20.0 iter/s  1,280 images/s  "
+        "iteration 500/1000  epoch 3.3  loss 0.25  accuracy 0.9750  ETA 0:25  20.0 iter/s  1,280 images/s  "
         "data wait 2.0%  lr 0.01"
     )
 
@@ -121,7 +126,7 @@ def test_progress_observer_shows_speeds_since_the_start_and_the_last_test() -> N
     observer.on_iteration(make_solver(500, 1.5))
     observer.on_end(make_solver(500, 1.5))
     assert console.shown == [
-        "iteration 500/1000  loss 0.25  accuracy 0.9000  ETA 0:25  20.0 iter/s  2,560 images/s  "
+        "iteration 500/1000  epoch 1.6  loss 0.25  accuracy 0.9000  ETA 0:25  20.0 iter/s  2,560 images/s  "
         "data wait 10.0%  lr 0.01",
         "",
     ]

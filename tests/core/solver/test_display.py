@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_show_logs_speed_loss_outputs_and_rate(
     log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter([0.0, 100.0, 104.0])  # made, lap started, shown
-    monkeypatch.setattr("time.perf_counter", lambda: next(times))
+    monkeypatch.setattr("dtrain.core.solver.display.time", SimpleNamespace(perf_counter=lambda: next(times)))
     net = make_net(NET)
     net.forward()
     display = Display(net, SingleCommunicator(), 10)

@@ -15,6 +15,8 @@ import pytest
 from dtrain.core.errors import UserError
 from dtrain.launcher.commands.train import add_arguments, check_flags, run
 from dtrain.launcher.main import main
+from tests.conftest import Mpirun
+from tests.core.solver.small_runs import SmallRuns, write_database
 
 
 def parse(*arguments: str) -> argparse.Namespace:
@@ -113,6 +115,59 @@ def test_train_with_gpu_mode_in_the_file_says_that_the_cpu_computes(
     assert (
         "solver.prototxt:11: solver_mode is GPU; this release computes on the CPU" in capsys.readouterr().err
     )
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> SmallRuns:
+    """Return the writer of solver and net files on a database of 100 records."""
+    write_database(tmp_path / "lmdb")
+    return SmallRuns(tmp_path, str(tmp_path / "lmdb"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ([], None),
+        (["--lr-scaling", "linear"], "1 (linear): an update takes the records of 1 ranks, base_lr is for those of 1"),
+        (["--lr-scaling", "sqrt", "--global-batch", "32"], "2 (sqrt): an update takes 32 records, base_lr is for 8"),
+        (["--lr-scaling", "none", "--global-batch", "32"], None),
+    ],
+)  # fmt: skip
+def test_train_with_a_global_batch_or_lr_scaling_says_what_becomes_of_the_rate(
+    runs: SmallRuns, capsys: pytest.CaptureFixture[str], flags: list[str], line: str | None
+) -> None:
+    path = runs.write("max_iter: 4 display: 1", batch_size=8)
+    assert main([path, *flags]) == 0
+    logged = messages(capsys.readouterr().err)
+    assert [text for text in logged if text.startswith("Learning rate times")] == (
+        [f"Learning rate times {line}"] if line else []
+    )
+    assert any(text.startswith("Epoch 1 begins at iteration 3") for text in logged) == ("32" in flags)
+
+
+def test_train_with_the_file_s_global_batch_on_any_ranks_shows_the_same_losses(
+    runs: SmallRuns, mpirun: Mpirun
+) -> None:
+    path = runs.write("max_iter: 6 display: 1", batch_size=24, shuffle=True)
+    losses = []
+    for num_ranks, flag in ((1, []), (3, ["--global-batch"]), (2, ["--global-batch", "24"])):
+        result = mpirun(num_ranks, ["-m", "dtrain", path, *flag])
+        assert result.returncode == 0, result.stderr
+        losses.append([float(loss) for loss in re.findall(r"iters\), loss = (\S+)", result.stderr)])
+    assert len(losses[0]) == 6
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_train_with_a_global_batch_that_cannot_be_is_a_users_mistake(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["solver.prototxt", "--global-batch", "x"]) == 2
+    assert main(["solver.prototxt", "--global-batch", "0"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("--global-batch: must be a whole number of at least 1, got") == 2
+    assert main(["solver.prototxt", "--global-batch", "8"]) == 2
+    assert "net.prototxt: --global-batch needs a layer in TRAIN that reads records" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ modules:
 - single.py, mpi.py, threads.py, its implementations, one a file (meeting.py serves threads.py;
   mpi_settings.py and launch_environment.py serve mpi.py and create.py);
 - topology.py, which rank runs on which host;
-- guard.py, failing together; failure.py, activity.py and claim.py, failing alone.
+- guard.py, failing together; failure.py, activity.py and claim.py, failing alone;
+- supervisor.py, the process beside each rank that sees it killed, stopped or stuck (mirror.py, watchdog.py,
+  stack_probe.py, ending.py and job_end.py serve it; docs/failures.md is its manual).
 
 Nothing here imports any other part of dtrain.
 """

@@ -46,6 +46,18 @@ class Claim:
             return True  # no usable temporary folder: better a line twice than never
         return True
 
+    def give_back(self) -> None:
+        """Let another rank, or this rank's supervisor, speak: this one could not. Only for the rank that took it."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+    def is_taken(self) -> bool:
+        """Return whether a rank of the host has claimed to speak, so that the job is failing. Not collective."""
+        try:
+            return time.time() - self.path.stat().st_mtime <= FRESH_S
+        except OSError:
+            return False
+
     def _remove_older_than(self, age_s: float, pattern: str) -> None:
         for path in self._folder.glob(pattern):
             # Another rank may remove the same file between the two calls.

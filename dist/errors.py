@@ -9,6 +9,7 @@ from __future__ import annotations
 EXIT_BUG = 1
 EXIT_USER = 2
 EXIT_CLUSTER = 3
+EXIT_STOPPED = 75  # EX_TEMPFAIL: requeue me
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
@@ -56,3 +57,15 @@ def exit_code_of(error: BaseException) -> int:
         code = error.code
         return code if isinstance(code, int) and 0 < code < 256 else EXIT_BUG
     return int(getattr(error, "exit_code", EXIT_BUG))
+
+
+def exit_code_alone(error: BaseException) -> int:
+    """Return the exit code of a job of several ranks of which one alone ended by `error`.
+
+    The user's mistake and an interrupt keep theirs. Whatever else ends one rank, a bug, sys.exit or a full disk,
+    may be that host's fault: the cluster's (3).
+    """
+    if isinstance(error, SystemExit) or isinstance(error.__cause__, OSError):
+        return EXIT_CLUSTER
+    code = exit_code_of(error)
+    return code if code in (EXIT_USER, EXIT_INTERRUPTED) else EXIT_CLUSTER

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from dtrain.dist.communicator import Communicator
-from dtrain.dist.errors import EXIT_BUG, AgreedFailure, exit_code_of
+from dtrain.dist.errors import EXIT_BUG, EXIT_CLUSTER, AgreedFailure, exit_code_of
 from dtrain.dist.topology import Topology
 
 T = TypeVar("T")
@@ -53,8 +53,9 @@ def together(communicator: Communicator, action: Callable[[], T], catch: tuple[t
     Raises:
         AgreedFailure: on every rank, if `action` raised one of `catch` on any of them. A text that all ranks
             gave is one problem; others are preceded by the ranks that gave them: ``rank 3 (node7): …``. The
-            exit code is that of the lowest failing rank. On failing ranks the rank's own exception is the
-            cause.
+            exit code is that of the lowest failing rank; 3, the cluster's, if only some ranks fail though all
+            took the step: then their hosts differ, one lacks the data for instance. Rank 0 alone keeps its
+            own, since it reads some files for all. On failing ranks the rank's own exception is the cause.
     """
     if communicator.world_size == 1:
         return action()
@@ -75,7 +76,8 @@ def _raise_if_any_failed(communicator: Communicator, own: Exception | None) -> N
     failed = {rank: answer for rank, answer in enumerate(answers) if answer}
     if failed:
         texts = {rank: answer[1:] for rank, answer in failed.items()}
-        exit_code = ord(next(iter(failed.values()))[0])
+        alike = len(failed) == communicator.world_size or list(failed) == [0]
+        exit_code = ord(next(iter(failed.values()))[0]) if alike else EXIT_CLUSTER
         raise AgreedFailure(*merge_texts(communicator.topology, texts), exit_code=exit_code) from own
 
 

@@ -6,6 +6,7 @@ Stands before the flow prototxt → graph → net → solver → communicator �
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -82,6 +83,17 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def duration(text: str) -> float:
+    """Parse a number of seconds of at least 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f'must be a number of seconds of at least 0, got "{text}"')
+    return seconds
+
+
 def add_state_options(parser: argparse.ArgumentParser) -> None:
     """Add --level and --stage, the state in which a net is built."""
     parser.add_argument("--level", type=int, help="level of the net's state, which include rules ask for")
@@ -96,7 +108,11 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 def add_communicator_option(parser: argparse.ArgumentParser) -> None:
     """Add --communicator, how ranks exchange arrays."""
-    parser.add_argument("--communicator", help="single or mpi; by default as the process was started")
+    parser.add_argument(
+        "--communicator",
+        help="how ranks exchange gradients: single, mpi, window (common memory of one host) or hierarchical (inside"
+        " each host, then between them); what fits where the ranks are by default",
+    )
 
 
 def refuse_gpu(args: argparse.Namespace) -> None:

@@ -19,10 +19,12 @@ from dtrain.data.errors import DataError
 from dtrain.dist.activity import Activity
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.create import create_communicator
+from dtrain.dist.ending import failure_line
 from dtrain.dist.errors import EXIT_BUG, exit_code_of
-from dtrain.dist.failure import FailureReport, cause_of, end_job_on_failure
+from dtrain.dist.failure import end_job_on_failure, place_of
 from dtrain.dist.guard import together
 from dtrain.dist.launch_environment import launched_rank
+from dtrain.dist.supervisor import watched
 from dtrain.launcher.console import Console
 from dtrain.launcher.log import install_log
 from dtrain.launcher.terminal import find_terminal
@@ -60,17 +62,22 @@ def open_console(environment: Mapping[str, str]) -> Console:
 
 
 @contextmanager
-def open_job(communicator_name: str | None) -> Iterator[Job]:
+def open_job(communicator_name: str | None, timeout_s: float | None = None) -> Iterator[Job]:
     """Start a job of all ranks for a with block. Collective.
 
     Arguments:
         communicator_name: what the user chose, or None.
+        timeout_s: how long nothing may change on a rank, 0 for ever; None lets dist/watchdog.py decide.
 
     Raises:
         LaunchError: there is no such communicator, or mpirun belongs to another MPI.
     """
     console = open_console(os.environ)
+    watcher = watched()
+    if watcher and timeout_s is not None:
+        watcher.mirror.write_timeout(timeout_s)
     communicator = create_communicator(communicator_name, os.environ)
+    communicator.activity.show_in(watcher.mirror if watcher else None)
     job = Job(communicator, console, communicator.activity)
     try:
         with end_job_on_failure(communicator, job.activity, console.write_line):
@@ -80,15 +87,8 @@ def open_job(communicator_name: str | None) -> Iterator[Job]:
             communicator.barrier()
     except Exception as error:
         if exit_code_of(error) == EXIT_BUG:  # of a lone rank; Python prints the note last
-            error.add_note(_report(job, error).line())
+            error.add_note(failure_line(place_of(communicator), str(job.activity), error))
         raise
     finally:
         console.clear_status()
     communicator.close()
-
-
-def _report(job: Job, error: Exception) -> FailureReport:
-    topology = job.communicator.topology
-    return FailureReport(
-        topology.rank, topology.world_size, topology.host, str(job.activity), cause_of(error)
-    )

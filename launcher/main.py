@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,10 @@ from types import ModuleType
 from dtrain import __version__
 from dtrain.core.errors import UserError
 from dtrain.core.names import nearest
-from dtrain.dist.errors import EXIT_BUG, AgreedFailure, exit_code_of
+from dtrain.dist.ending import failure_line
+from dtrain.dist.errors import EXIT_BUG, EXIT_CLUSTER, AgreedFailure, exit_code_of
 from dtrain.dist.launch_environment import launched_rank
+from dtrain.dist.supervisor import announce_exit, can_supervise, leave, supervise, watched
 from dtrain.launcher.arguments import parse_arguments
 from dtrain.launcher.once import say_once
 from dtrain.launcher.threads import set_num_threads
@@ -43,7 +46,7 @@ COMMANDS = {
     "test": Command("test", "score a net with given weights", collective=True),
     "time": Command("time", "time each layer of a net, forward and backward"),
     "check": Command("check", "say all that can be said before a run, or what is wrong", collective=True),
-    "doctor": Command("doctor", "look at what training needs of this machine"),
+    "doctor": Command("doctor", "look at what training needs of this machine", collective=True),
     "device-query": Command("device_query", "list the GPUs of this machine"),
     "convert-mnist": Command("convert_mnist", "turn MNIST's files into databases"),
     "upgrade-net": Command("upgrade_net", "write a net of any age in today's form"),
@@ -57,26 +60,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0 done; 2 the user's mistake; 3 the cluster's; 75 stopped on request with a snapshot written. A user's or
     the cluster's mistake is printed as sentences, once for the job; a bug passes on as the exception that it
-    is and so ends the process with a traceback and code 1.
+    is and so ends the process with a traceback and code 1, one of several ranks with 3.
+
+    One of several ranks runs the command in a child of this process, which supervises it and never returns.
     """
     set_num_threads(os.environ)
     try:
         code = dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()  # now, while a reader that has gone can still be dealt with
-        return code
-    except KeyboardInterrupt as interrupt:
-        say_once("dtrain: interrupted")
-        return exit_code_of(interrupt)
     except AgreedFailure as failure:  # rank 0 has said it
-        return failure.exit_code
+        code = failure.exit_code
     except BrokenPipeError:  # who read our output (| head) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        if exit_code_of(error) == EXIT_BUG:
-            raise
-        say_once(str(error))
-        return exit_code_of(error)
+        code = 0
+    except (KeyboardInterrupt, Exception) as error:
+        return end_alone(error)
+    announce_exit(code)
+    return code
+
+
+def end_alone(error: KeyboardInterrupt | Exception) -> int:
+    """Say what ended this process and return its exit code; raise `error` again if it is a bug.
+
+    One of several ranks ends here: on the usual way out it would wait for the others in MPI.
+    """
+    code, watcher = exit_code_of(error), watched()
+    if code != EXIT_BUG:
+        say_once("dtrain: interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
+    elif watcher:
+        trace = "".join(traceback.format_exception(error))
+        say_once(trace + failure_line(watcher.place, str(watcher.mirror.read()), error))
+        code = EXIT_CLUSTER
+    else:
+        raise error
+    if watcher:
+        announce_exit(code)
+        leave(code)
+    return code
 
 
 def dispatch(arguments: list[str]) -> int:
@@ -90,8 +110,14 @@ def dispatch(arguments: list[str]) -> int:
     command = COMMANDS[name]
     if not (is_first or command.collective):
         return 0
+    if command.collective and can_supervise(os.environ):
+        supervise(os.environ)
     module = load_command(command)
-    args = parse_arguments(name, command.help, module.add_arguments, rest)
+    try:
+        args = parse_arguments(name, command.help, module.add_arguments, rest)
+    except SystemExit:  # of --help, on every rank
+        announce_exit(0)
+        raise
     return int(module.run(args))
 
 

@@ -10,8 +10,9 @@ import os
 import sys
 import time
 
-from dtrain.dist.claim import GRACE_S, Claim
-from dtrain.dist.launch_environment import launch_id, launched_rank
+from dtrain.dist.claim import GRACE_S
+from dtrain.dist.launch_environment import launched_rank
+from dtrain.dist.supervisor import launch_claim
 
 
 def say_once(text: str) -> None:
@@ -19,7 +20,7 @@ def say_once(text: str) -> None:
 
     The first rank that exits with an error makes mpirun end the others, so they wait.
     """
-    if launched_rank(os.environ) is None or Claim(launch_id(os.environ, os.getppid())).take():
+    if launched_rank(os.environ) is None or launch_claim().take():
         print(text, file=sys.stderr, flush=True)
     else:
         time.sleep(GRACE_S)

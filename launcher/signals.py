@@ -7,13 +7,18 @@ signal_handler.cpp.
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
+from dtrain.dist.supervisor import watched
+
 EFFECTS = ("stop", "snapshot", "none")
+ECHO_S = 5.0  # a busy host may take its time to pass a signal on
 
 
 class Requests(Protocol):
@@ -44,18 +49,29 @@ def signal_effects(sigint_effect: str, sighup_effect: str) -> dict[signal.Signal
 def signals_handled(solver: Requests, effects: Mapping[signal.Signals, str]) -> Iterator[None]:
     """Let signals have their effects on `solver` inside a with block.
 
-    A signal that stops has its earlier effect the second time: a second Ctrl-C ends the process at once.
+    A signal that stops has its earlier effect the second time: a second Ctrl-C ends the process at once. A rank
+    under a supervisor may get one signal twice, from a launcher that signals all processes (Slurm's) and passed
+    on: within ECHO_S it is one, and afterwards what was heard is ignored, since the rank is leaving.
 
     Arguments:
         solver: whom to ask.
         effects: signal → "stop", "snapshot" or "none".
     """
     earlier = {number: signal.getsignal(number) or signal.SIG_DFL for number in effects}
+    heard_at: dict[int, float] = {}
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        effect = effects[signal.Signals(number)]
-        if effect == "stop":
+        effect, now = effects[signal.Signals(number)], time.monotonic()
+        is_second = number in heard_at
+        if is_second and now - heard_at[number] < ECHO_S:
+            return
+        if watched():
+            heard_at[number] = now
+        if effect == "stop" and (is_second or not watched()):
             signal.signal(number, earlier[signal.Signals(number)])
+        if effect == "stop" and is_second:
+            os.kill(os.getpid(), number)
+        elif effect == "stop":
             solver.request_stop()
         elif effect == "snapshot":
             solver.request_snapshot()
@@ -66,4 +82,5 @@ def signals_handled(solver: Requests, effects: Mapping[signal.Signals, str]) -> 
         yield
     finally:
         for number, handler in earlier.items():
-            signal.signal(number, handler)
+            # The echo of a signal that was heard may come after the run has stopped for it.
+            signal.signal(number, signal.SIG_IGN if number in heard_at else handler)

@@ -14,6 +14,8 @@ import termios
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from dtrain.dist.supervisor import launched_pid
+
 LAUNCHER_PROGRAMS = frozenset(
     {"mpirun", "mpiexec", "mpiexec.hydra", "hydra_pmi_proxy", "orterun", "prterun", "prted"}
 )
@@ -71,7 +73,7 @@ def terminal_path(fd: int) -> str | None:
     """Return the device of the terminal behind `fd`: its own, or if `fd` is a pipe to mpirun, mpirun's."""
     if os.isatty(fd):
         return os.ttyname(fd)
-    launchers = list(launchers_above(os.getpid())) if stat.S_ISFIFO(os.fstat(fd).st_mode) else []
+    launchers = list(launchers_above(launched_pid())) if stat.S_ISFIFO(os.fstat(fd).st_mode) else []
     return terminal_link(Path(f"/proc/{launchers[-1]}/fd/{fd}")) if launchers else None
 
 

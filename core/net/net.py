@@ -63,7 +63,7 @@ class Net:
         self._known_shapes: list[list[tuple[int, ...]]] = []
         self._set_up_layers()
         self.needs = self._find_needs()
-        self._forward_words = [f'computing layer "{name}"' for name in self.layer_names]
+        self._forward_words = [_forward_words(layer) for layer in self.layers]
         self._backward_words = [f'computing the gradient of layer "{name}"' for name in self.layer_names]
         consumed = {name for names in self.bottom_names for name in names}
         shown = [name for name in self.blobs if not name.startswith(AUTOMATIC)]
@@ -323,6 +323,13 @@ def _reasons_against(layer: Layer, need: Needs, bottoms: Sequence[str]) -> list[
     if layer.in_place is InPlace.FORWARD_ONLY and is_in_place and any(need.bottoms):
         reasons.append(f"{layer.type} can't work in place where a gradient flows back")
     return reasons
+
+
+def _forward_words(layer: Layer) -> str:
+    """Return what a rank is doing in the layer's forward; the watchdog gives readers more time than others."""
+    if isinstance(layer, ReadingLayer):
+        return f'reading a batch for layer "{layer.name}"'
+    return f'computing layer "{layer.name}"'
 
 
 def _loss_weights(layer: Layer, num_tops: int) -> list[float]:

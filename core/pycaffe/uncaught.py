@@ -10,7 +10,7 @@ import sys
 from types import TracebackType
 
 from dtrain.dist.communicator import Communicator
-from dtrain.dist.errors import exit_code_of
+from dtrain.dist.errors import exit_code_alone
 
 
 def end_all_when_uncaught(communicator: Communicator) -> None:
@@ -30,4 +30,4 @@ class _PrintAndAbort:
         try:
             self._print(kind, error, trace)
         finally:
-            self._communicator.abort(exit_code_of(error))
+            self._communicator.abort(exit_code_alone(error))

@@ -250,7 +250,7 @@ class Solver:
         self.activity.iteration = self.iter
         if self.param.snapshot_after_train and not self._snapshot_is_due():
             self.snapshot()
-        self.keeper.finish()
+        self._finish_snapshot()
         if self.stopped_early:
             log.info("Optimization stopped early.")
             return
@@ -265,8 +265,13 @@ class Solver:
             log.info("Ending at iteration %d: %s", self.iter, self.monitor.describe())
         elif self.tester.is_due(self.iter):
             self._test(place)
-        self.keeper.finish()
+        self._finish_snapshot()
         log.info("Optimization Done.")
+
+    def _finish_snapshot(self) -> None:
+        """Wait for the snapshot under way."""
+        self.activity.doing = "writing a snapshot"
+        self.keeper.finish()
 
     def test_all(self) -> list[list[Score]]:
         """Run every test net over its test_iter batches and return the scores. Collective.
@@ -350,7 +355,7 @@ class Solver:
 
     def close(self) -> None:
         """Stop reader threads and wait for a snapshot under way."""
-        self.keeper.finish()
+        self._finish_snapshot()
         for net in [self.net, *self.test_nets]:
             net.close()
 

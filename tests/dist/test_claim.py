@@ -21,6 +21,25 @@ def test_claim_taken_by_many_at_once_is_given_once(tmp_path: Path) -> None:
     assert sum(taken) == 1
 
 
+def test_claim_is_taken_while_it_is_fresh(tmp_path: Path) -> None:
+    claim = Claim("job", tmp_path)
+    assert not claim.is_taken()
+    assert claim.take()
+    assert Claim("job", tmp_path).is_taken()
+    assert not Claim("another", tmp_path).is_taken()
+    make_older(claim.path, FRESH_S + 1)
+    assert not claim.is_taken()
+
+
+def test_claim_given_back_can_be_taken_by_another(tmp_path: Path) -> None:
+    claim = Claim("job", tmp_path)
+    claim.give_back()  # of one that was never taken: nothing
+    assert claim.take()
+    claim.give_back()
+    assert not claim.is_taken()
+    assert Claim("job", tmp_path).take()
+
+
 def test_claim_of_another_job_is_its_own(tmp_path: Path) -> None:
     assert Claim("job/../1", tmp_path).take()
     assert Claim("job/../2", tmp_path).take()

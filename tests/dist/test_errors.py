@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dtrain.dist.errors import AgreedFailure, ClusterError, LaunchError, exit_code_of
+from dtrain.dist.errors import AgreedFailure, ClusterError, LaunchError, exit_code_alone, exit_code_of
 
 CODES = [
     (LaunchError("x"), 2),
@@ -23,6 +23,24 @@ CODES = [
 @pytest.mark.parametrize(("error", "code"), CODES, ids=repr)
 def test_exit_code_of_any_exception_is_never_zero(error: BaseException, code: int) -> None:
     assert exit_code_of(error) == code
+
+
+CODES_ALONE = [
+    (LaunchError("x"), 2),
+    (KeyboardInterrupt(), 130),
+    (ClusterError("x"), 3),
+    (ValueError("x"), 3),
+    (MemoryError(), 3),
+    (OSError(28, "full"), 3),
+    (SystemExit(0), 3),
+    (SystemExit(2), 3),
+    (SystemExit(130), 3),
+]
+
+
+@pytest.mark.parametrize(("error", "code"), CODES_ALONE, ids=repr)
+def test_exit_code_alone_is_the_clusters_but_for_a_users_mistake(error: BaseException, code: int) -> None:
+    assert exit_code_alone(error) == code
 
 
 def test_agreed_failure_of_several_problems_prints_a_line_each() -> None:

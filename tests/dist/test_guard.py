@@ -102,13 +102,16 @@ def test_together_failing_differently_gives_every_text_with_its_ranks() -> None:
 @pytest.mark.parametrize(
     ("errors", "exit_code"),
     [
-        ({1: Mistake("x")}, 2),
-        ({2: ClusterError("x"), 3: Mistake("y")}, 3),
-        ({2: Mistake("x"), 3: ClusterError("y")}, 2),
+        ({rank: Mistake("x") for rank in range(4)}, 2),
+        ({0: Mistake("x"), 1: ClusterError("y"), 2: ClusterError("y"), 3: ClusterError("y")}, 2),
+        ({rank: ValueError("x") for rank in range(4)}, 1),
+        ({0: Mistake("x")}, 2),  # rank 0 alone reads some files for all
         ({0: ValueError("x")}, 1),
+        ({1: Mistake("x")}, 3),  # hosts differ
+        ({0: Mistake("x"), 1: Mistake("x"), 2: Mistake("x")}, 3),
     ],
 )
-def test_together_exits_on_every_rank_with_the_code_of_the_lowest_failing(
+def test_together_exits_on_every_rank_with_the_lowest_ranks_code_or_the_clusters(
     errors: dict[int, Exception], exit_code: int
 ) -> None:
     assert [failure.exit_code for failure in failures(4, raising(errors)) if failure] == [exit_code] * 4

@@ -11,6 +11,7 @@ from dtrain.launcher.arguments import (
     add_communicator_option,
     add_engine_options,
     add_state_options,
+    duration,
     parse_arguments,
     refuse_gpu,
     split_list,
@@ -102,3 +103,14 @@ def test_refuse_gpu_given_says_that_the_cpu_computes() -> None:
 )
 def test_split_list_of_commas_drops_empty_items(text: str, items: list[str]) -> None:
     assert split_list(text) == items
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("0", 0.0), ("2.5", 2.5), ("1e3", 1000.0)])
+def test_duration_of_a_number_is_seconds(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["-1", "nan", "inf", "5m", ""])
+def test_duration_of_anything_else_says_what_it_must_be(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="must be a number of seconds of at least 0"):
+        duration(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +30,9 @@ train (collective)
   --resume of auto
   --sigint_effect = stop of stop snapshot none
   --sighup_effect = snapshot of stop snapshot none
+  --timeout
+  --global-batch
+  --lr-scaling of none linear sqrt
   --level
   --stage
   --engine
@@ -57,7 +61,21 @@ check (collective)
   --level
   --stage
   --communicator
-doctor
+  --simulate
+  --link
+  --local-link
+  --algorithm
+  --compute
+  --flops
+  --efficiency
+  --cores
+  --slowdown
+  --no-overlap
+  --json
+doctor (collective)
+  --bench
+  --ranks = 2
+  --largest = 256
 device-query
   --gpu = all
 convert-mnist
@@ -227,12 +245,12 @@ FAILING_RUN = """\
 import os, sys
 from dtrain.launcher.main import main
 from dtrain.core.solver.solver import Solver
-reduce = Solver._all_reduce
+apply_update = Solver.apply_update
 def fail_on_rank_1(solver):
     if solver.communicator.rank == 1 and solver.iter == 3:
         raise ZeroDivisionError("planted")
-    reduce(solver)
-Solver._all_reduce = fail_on_rank_1
+    apply_update(solver)
+Solver.apply_update = fail_on_rank_1
 sys.exit(main(["solver.prototxt"]))
 """
 
@@ -241,7 +259,69 @@ def test_main_with_a_bug_on_one_rank_ends_all_with_one_line(
     mpirun: Callable[..., subprocess.CompletedProcess[str]], run_folder: Path
 ) -> None:
     done = mpirun(2, ["-c", FAILING_RUN], cwd=run_folder)
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert done.stderr.count("rank 1 of 2 (") == 1
     assert "failed at iteration 3 while" in done.stderr
     assert "ZeroDivisionError: planted" in done.stderr
+
+
+BUG_BEFORE_THE_JOB = """\
+import sys
+from types import SimpleNamespace
+from dtrain.launcher import main
+module = SimpleNamespace(add_arguments=lambda parser: None, run=lambda args: 1 / 0)
+main.load_command = lambda command: module
+sys.exit(main.main(["train"]))
+"""
+
+
+def test_main_with_a_bug_of_all_ranks_before_they_meet_says_it_once(
+    mpirun: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = mpirun(2, ["-c", BUG_BEFORE_THE_JOB])
+    assert done.returncode == 3
+    assert done.stderr.count("Traceback") == 1
+    lines = re.findall(r"^rank [01] of 2 \(.*\) failed before the .*$", done.stderr, re.MULTILINE)
+    assert len(lines) == 1
+    assert "failed before the first iteration while starting: ZeroDivisionError: division by zero" in lines[0]
+
+
+def test_main_help_under_mpirun_ends_in_order(
+    mpirun: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = mpirun(2, ["-m", "dtrain", "train", "--help"])
+    assert done.returncode == 0
+    assert done.stdout.count("usage:") == 1
+    assert "rank " not in done.stderr
+
+
+EXIT_BEFORE_THE_JOB = """\
+import os, sys
+from types import SimpleNamespace
+from dtrain.launcher import main
+def run(args):
+    from dtrain.launcher.job import open_job
+    if os.environ["OMPI_COMM_WORLD_RANK"] == "1":
+        ACTION
+    with open_job(None) as job:
+        job.communicator.barrier()
+    return 0
+main.load_command = lambda command: SimpleNamespace(add_arguments=lambda parser: None, run=run)
+sys.exit(main.main(["train"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("action", "code", "line"),
+    [
+        ("raise main.UserError('a.prototxt: no such file')", 2, "a.prototxt: no such file"),
+        ("sys.exit(0)", 3, ") ended with exit code 0 before the first iteration while starting; "),
+    ],
+    ids=["mistake", "exit"],
+)
+def test_main_of_a_rank_that_never_reaches_mpi_leaves_nobody_waiting_there(
+    mpirun: Callable[..., subprocess.CompletedProcess[str]], action: str, code: int, line: str
+) -> None:
+    done = mpirun(3, ["-c", EXIT_BEFORE_THE_JOB.replace("ACTION", action)])
+    assert done.returncode == code
+    assert done.stderr.count(line) == 1, done.stderr

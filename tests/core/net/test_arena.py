@@ -68,7 +68,13 @@ def test_arena_methods_give_the_newest_values_and_void_those_elsewhere() -> None
     place = arena.places[0]
     for write, read, take, flat, values in (
         (param.blob.write_data, param.blob.read_data, arena.update_data, arena.data, arena.data[:3]),
-        (param.blob.write_diff, param.blob.read_diff, arena.update_reduced, arena.reduced, arena.reduced[place]),
+        (
+            param.blob.write_diff,
+            param.blob.read_diff,
+            arena.update_reduced,
+            arena.reduced,
+            arena.reduced[place],
+        ),
     ):
         write(elsewhere)[...] = 5
         assert take() is flat

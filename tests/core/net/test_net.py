@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 
 from dtrain.core.errors import UserError
 from dtrain.core.net.net import Net
+from dtrain.data.datum import encode_datum
+from dtrain.data.lmdb_writer import write_lmdb
 from dtrain.dist.activity import Activity
 from tests.core.net_builder import TEST, TRAIN, inputs, make_net, make_recipe
 
@@ -213,6 +216,17 @@ def test_net_says_what_it_is_doing() -> None:
     assert activity.doing == 'computing layer "aux"'
     net.backward()
     assert activity.doing == 'computing the gradient of layer "ip1"'
+
+
+def test_net_that_reads_says_so(tmp_path: Path) -> None:
+    write_lmdb(tmp_path / "lmdb", [(b"0", encode_datum(np.zeros((1, 2, 2), np.uint8), 0))])
+    data = f'data_param {{ source: "{tmp_path}/lmdb" backend: LMDB batch_size: 1 }}'
+    recipe = make_recipe(f'layer {{ name: "images" type: "Data" top: "data" {data} }}')
+    activity = Activity()
+    net = Net(recipe, make_net(TWO_LOSSES).context, activity)
+    net.forward()
+    net.close()
+    assert activity.doing == 'reading a batch for layer "images"'
 
 
 def test_net_of_a_loss_without_a_top_makes_one_up() -> None:

@@ -23,7 +23,7 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize(("error", "exit_code"), [(UserError("net.prototxt: no"), 2), (KeyError("x"), 1)])
+@pytest.mark.parametrize(("error", "exit_code"), [(UserError("net.prototxt: no"), 2), (KeyError("x"), 3)])
 def test_uncaught_exception_is_printed_and_ends_all_ranks(
     printed: list[Any], monkeypatch: pytest.MonkeyPatch, error: Exception, exit_code: int
 ) -> None:
@@ -64,5 +64,5 @@ def test_uncaught_exception_of_one_rank_ends_a_script_on_two(tmp_path: Path, mpi
     )
     (tmp_path / "script.py").write_text(SCRIPT)
     run = mpirun(2, ["script.py"], cwd=tmp_path, timeout_s=30)
-    assert run.returncode == 1
+    assert run.returncode == 3
     assert "RuntimeError: rank 1 has had enough" in run.stderr

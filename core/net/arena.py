@@ -44,7 +44,9 @@ class Arena:
     def __init__(
         self, params: Sequence[Param], num_extra: int = 0, allocate: Allocate = _plain_memory
     ) -> None:
-        self.params = sorted(reversed(params), key=lambda param: not param.learning_rate_multiplier)
+        as_ready = list(reversed(params))
+        learned = [param for param in as_ready if param.learning_rate_multiplier]
+        self.params = learned + [param for param in as_ready if not param.learning_rate_multiplier]
         num_before = _round_up(num_extra)
         self.places: list[slice] = []
         end = num_before

@@ -5,6 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+MPICH := .venv-mpich
 PIP_INSTALL := $(BIN)/pip --disable-pip-version-check --quiet install
 # Where PyPI's torch for Linux brings gigabytes of CUDA, this index has the CPU build; empty: PyPI alone.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -12,7 +13,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # two pips must not work in one environment
-.PHONY: help demo test check fuzz bench proto clean
+.PHONY: help demo test check fuzz faults mpich gpu bench proto clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -36,6 +37,14 @@ check: $(VENV)/.installed-check ## run ruff, mypy and the house rules
 fuzz: $(VENV)/.installed-test ## read 20,000 damaged files of each format, in some 15 minutes
 	@DTRAIN_FUZZ_INPUTS=$${DTRAIN_FUZZ_INPUTS:-20000} $(BIN)/python -m pytest tests/test_fuzz.py -o faulthandler_timeout=7200 $(ARGS)
 
+faults: $(VENV)/.installed-test ## let 200 faults befall jobs, and hosts lose each other, in some 30 minutes
+	@DTRAIN_FAULTS=$${DTRAIN_FAULTS:-200} $(BIN)/python -m pytest tests/test_faults.py tests/test_hosts.py -o faulthandler_timeout=600 $(ARGS)
+
+mpich: $(MPICH)/.installed ## make a second environment, with MPICH, which some tests then use
+
+gpu: $(VENV)/.installed-test ## run the tests that need GPUs
+	@$(BIN)/python -m pytest tests/gpu $(ARGS)
+
 bench: $(VENV)/.installed-bench ## print the figures of tests/bench
 	@$(BIN)/python tests/bench $(ARGS)
 
@@ -43,7 +52,7 @@ proto: ## generate caffe_pb2 from caffe.proto
 	@dtrain/proto/generate.sh
 
 clean: ## remove .venv, caches and what pip built; data and snapshots stay
-	@rm -rf $(VENV) build *.egg-info .hypothesis .*_cache
+	@rm -rf $(VENV) $(MPICH) build *.egg-info .hypothesis .*_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One environment, one stamp for each set of extras; a changed pyproject.toml installs anew.
@@ -56,6 +65,13 @@ $(VENV)/.installed-bench: PIP_INSTALL += $(TORCH_INDEX:%=--extra-index-url %)
 $(VENV)/.installed-%: $(VENV)/.made-by-$(notdir $(PYTHON)) pyproject.toml
 	@echo "Installing dtrain[$(EXTRAS)] into $(VENV)"
 	@$(PIP_INSTALL) --editable '.[$(EXTRAS)]'
+	@touch $@
+
+# Both MPIs have an mpirun of their own, so they can't share an environment.
+$(MPICH)/.installed: pyproject.toml
+	@echo "Installing dtrain with MPICH into $(MPICH)"
+	@$(PYTHON) -m venv $(MPICH)
+	@$(MPICH)/bin/pip --disable-pip-version-check --quiet install --editable . 'mpi4py>=4.1,<5' 'mpich>=5,<6' 'pytest>=8.2,<10' 'hypothesis>=6.100,<7'
 	@touch $@
 
 # The name of the Python is in the stamp's, so that another PYTHON gets a fresh environment.

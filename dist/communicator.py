@@ -1,16 +1,15 @@
 """The communicator: how the ranks of a job exchange arrays, and the manual of doing so.
 
 In the flow prototxt → graph → net → solver → communicator → snapshot the solver hands its gradients to a
-communicator, which sums them over all ranks. One implementation a file: single.py, mpi.py, threads.py;
-create.py chooses among them.
+communicator, which sums them over all ranks. One implementation a file: single.py, threads.py, mpi.py, window.py,
+hierarchical.py; create.py chooses among them.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
@@ -40,8 +39,8 @@ class Communicator(ABC):
 
     Arrays are numpy arrays, contiguous in C order, of dtype float16, bfloat16 (ml_dtypes'), float32, float64,
     int64 or uint8, of any shape, without elements too; anything else is a bug of the caller, a TypeError or
-    ValueError before anything is sent. All calls block, start_all_reduce excepted, and at most one thread of a
-    rank is inside one at a time, `abort` excepted.
+    ValueError before anything is sent. All calls block, start_all_reduce excepted, and one thread of a rank is
+    inside one at a time, `abort` excepted.
 
     Implementations provide the methods with a leading underscore and may rely on arrays that were checked;
     any of their calls raises ClusterError if the transport reports a failure.
@@ -53,6 +52,8 @@ class Communicator(ABC):
             last bit whatever hosts the ranks are on and whatever carries the values; set alike on all ranks.
         activity: what this rank is doing; while it is in a collective call, activity.collective names the call.
         waited_s: seconds that this rank has spent in collective calls so far.
+        reason: why this kind was chosen, "4 ranks on one host"; create.py sets it.
+        lock: held in each call; who tests or waits for a Reduction while another thread may be inside holds it too.
     """
 
     name: ClassVar[str]
@@ -62,6 +63,8 @@ class Communicator(ABC):
         self.ordered_sums = False
         self.activity = Activity()
         self.waited_s = 0.0
+        self.reason = ""
+        self.lock = threading.RLock()
 
     @property
     def rank(self) -> int:
@@ -150,14 +153,10 @@ class Communicator(ABC):
     def close(self) -> None:
         """Give back what the communicator holds; no call may follow. Collective."""
 
-    @contextmanager
-    def _inside(self, call: str) -> Iterator[None]:
-        """Let `activity` name the collective call while this rank is in it."""
+    def _inside(self, call: str) -> _Call:
+        """Return what lets `activity` name the collective call while this rank is in it."""
         self.activity.collective = call
-        began = time.monotonic()
-        yield
-        self.waited_s += time.monotonic() - began
-        self.activity.collective = ""  # kept when the call raises, for the line that is printed then
+        return _Call(self)
 
     def _start_all_reduce(self, array: Array) -> Reduction:
         """Do all of it at once; kinds that can do it bit by bit override this."""
@@ -184,6 +183,25 @@ class Communicator(ABC):
     def _barrier(self) -> None: ...
 
 
+class _Call:
+    """The time that a rank is in a collective call. A generator's with block would take longer than a short call."""
+
+    __slots__ = ("_began", "_communicator")
+
+    def __init__(self, communicator: Communicator) -> None:
+        self._communicator = communicator
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+        self._communicator.lock.acquire()
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self._communicator.lock.release()
+        if kind is None:  # else the name is kept, for the line that is printed then
+            self._communicator.waited_s += time.monotonic() - self._began
+            self._communicator.activity.collective = ""
+
+
 def check_array(array: Array, writes: bool) -> None:
     """Raise TypeError or ValueError unless `array` is one that communicators take (see Communicator)."""
     if not isinstance(array, np.ndarray):
@@ -191,10 +209,11 @@ def check_array(array: Array, writes: bool) -> None:
     if array.dtype not in DTYPES:
         known = ", ".join(dtype.name for dtype in DTYPES)
         raise TypeError(f"communicator: dtype must be one of {known}, got {array.dtype}")
-    if not array.flags.c_contiguous:
+    flags = array.flags
+    if not flags.c_contiguous:
         raise ValueError(
             "communicator: array must be contiguous in C order,"
             f" got strides {array.strides} for shape {array.shape}"
         )
-    if writes and not array.flags.writeable:
+    if writes and not flags.writeable:
         raise ValueError("communicator: array must be writable, got a read-only one")

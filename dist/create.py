@@ -10,36 +10,87 @@ from collections.abc import Callable, Mapping
 
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.errors import LaunchError
+from dtrain.dist.hierarchical import HierarchicalCommunicator
 from dtrain.dist.launch_environment import launched_world_size, launcher_of
 from dtrain.dist.mpi import MpiCommunicator
+from dtrain.dist.nccl import NcclCommunicator
 from dtrain.dist.single import SingleCommunicator
+from dtrain.dist.topology import Topology
+from dtrain.dist.window import WindowCommunicator
 
+# Those that are built upon MPI's.
+BUILT_UPON_MPI: dict[str, Callable[[MpiCommunicator], Communicator]] = {
+    WindowCommunicator.name: WindowCommunicator,
+    HierarchicalCommunicator.name: HierarchicalCommunicator,
+}
 # ThreadsCommunicator is missing on purpose: its ranks come from threads.run_ranks, not from a launcher.
 COMMUNICATORS: dict[str, Callable[[], Communicator]] = {
     SingleCommunicator.name: SingleCommunicator,
     MpiCommunicator.name: MpiCommunicator,
+    WindowCommunicator.name: lambda: WindowCommunicator(MpiCommunicator()),
+    HierarchicalCommunicator.name: lambda: HierarchicalCommunicator(MpiCommunicator()),
+    NcclCommunicator.name: lambda: NcclCommunicator(MpiCommunicator()),
 }
 
 
 def create_communicator(name: str | None, env: Mapping[str, str]) -> Communicator:
-    """Make the communicator called `name`, or the one that fits how this process was started. Collective.
+    """Make the communicator called `name`, or the one that fits where the ranks are. Collective.
+
+    Its attribute `reason` says why it was chosen.
 
     Arguments:
-        name: a key of COMMUNICATORS; None chooses "mpi" for one of several ranks that an MPI launcher
-            started, else "single", so that a job of one rank spends no time on loading MPI.
+        name: a key of COMMUNICATORS; None chooses "single" for a process that no MPI launcher started as one of
+            several ranks, so that a job of one rank spends no time on loading MPI; else as `choose` does. If
+            the hosts don't provide what that needs, "mpi" takes its place.
         env: the environment of this process.
 
     Raises:
-        LaunchError: `name` is unknown, MPI is needed and missing, or mpirun belongs to another MPI.
+        LaunchError: `name` is unknown or does not fit, MPI is needed and missing, or mpirun belongs to another
+            MPI.
     """
+    if name is None and is_alone(env):
+        name = SingleCommunicator.name
     if name is None:
-        name = default_name(env)
+        return _create_fitting()
     if name not in COMMUNICATORS:
         raise LaunchError(f'communicator: unknown name "{name}"; known: {", ".join(sorted(COMMUNICATORS))}')
-    return COMMUNICATORS[name]()
+    communicator = COMMUNICATORS[name]()
+    communicator.reason = ranks_and_hosts(communicator.topology)
+    return communicator
 
 
-def default_name(env: Mapping[str, str]) -> str:
-    """Return the name of the communicator that fits how a process with environment `env` was started."""
-    launched_alone = launcher_of(env) is None or launched_world_size(env) == 1
-    return SingleCommunicator.name if launched_alone else MpiCommunicator.name
+def is_alone(env: Mapping[str, str]) -> bool:
+    """Return whether a process with environment `env` is the only rank of its job."""
+    return launcher_of(env) is None or launched_world_size(env) == 1
+
+
+def choose(topology: Topology) -> str:
+    """Return the name of the kind of communicator that fits ranks that lie so; the same on all ranks."""
+    if topology.world_size == 1:
+        return SingleCommunicator.name
+    if topology.num_nodes == 1:
+        return WindowCommunicator.name
+    if topology.num_nodes < topology.world_size:
+        return HierarchicalCommunicator.name
+    return MpiCommunicator.name
+
+
+def ranks_and_hosts(topology: Topology) -> str:
+    """Return ``4 ranks on 2 hosts``."""
+    ranks = "1 rank" if topology.world_size == 1 else f"{topology.world_size} ranks"
+    hosts = "one host" if topology.num_nodes == 1 else f"{topology.num_nodes} hosts"
+    return f"{ranks} on {hosts}"
+
+
+def _create_fitting() -> Communicator:
+    base = COMMUNICATORS[MpiCommunicator.name]()
+    reason = ranks_and_hosts(base.topology)
+    build = BUILT_UPON_MPI.get(choose(base.topology))
+    communicator = base
+    if build is not None and isinstance(base, MpiCommunicator):
+        try:
+            communicator = build(base)
+        except LaunchError as error:  # all ranks raise it
+            reason = f"{reason}; {error}"
+    communicator.reason = reason
+    return communicator

@@ -10,26 +10,45 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, NoReturn
 
 import numpy as np
 
-from dtrain.dist.communicator import Array, Communicator
+from dtrain.dist.communicator import HALVES, Array, Communicator
 from dtrain.dist.errors import ClusterError, LaunchError
 from dtrain.dist.flush import flush_output
 from dtrain.dist.launch_environment import check_world_size
 from dtrain.dist.mpi_settings import mpi_settings
+from dtrain.dist.mpi_sums import MOST_SENT_TO_ALL, MpiSums, chunks
+from dtrain.dist.pipeline import Piece, Pipeline
+from dtrain.dist.reduction import Reduction
 from dtrain.dist.topology import topology_from_hosts
+from dtrain.dist.waiting import wait_until
 
 # A sum of 240 MB runs at 10 GB/s in blocking chunks of this size and at 3 GB/s in one call: a chunk and its
 # copy on the way stay in the cache.
 CHUNK_BYTES = 4 * 2**20
+# Chunks of a reduction under way that MPI has at a time: on one host a second one drives the first out of the
+# cache; between hosts there must be enough to send until the next look, and smaller ones fill the link better.
+CHUNKS_ON_ONE_HOST = 1
+CHUNKS_BETWEEN_HOSTS = 4
+CHUNK_BYTES_BETWEEN_HOSTS = 2**20
+# A call for so little does not wait for the reductions under way, but passes them.
+SMALL_BYTES = 2**16
 
 
 class MpiCommunicator(Communicator):
     """Exchange arrays by MPI among all ranks of the world. Making one is collective.
+
+    Reductions under way move on when they are tested, or this rank is in another collective call.
+
+    Arguments:
+        host: by which name this rank's host is known; by default MPI's.
+
+    Attributes:
+        mpi: mpi4py's module.
+        comm: the mpi4py communicator of all ranks, for what is built upon this one.
 
     Raises:
         LaunchError: mpi4py or an MPI library is missing, or mpirun belongs to another MPI.
@@ -37,58 +56,126 @@ class MpiCommunicator(Communicator):
 
     name = "mpi"
 
-    def __init__(self) -> None:
-        self._mpi = load_mpi()
-        world = self._mpi.COMM_WORLD
-        check_world_size(os.environ, world.Get_size(), mpi_library(self._mpi))
+    def __init__(self, host: str | None = None) -> None:
+        self.mpi = load_mpi()
+        world = self.mpi.COMM_WORLD
+        check_world_size(os.environ, world.Get_size(), mpi_library(self.mpi))
         # Messages of a user's own mpi4py code travel in the world's context, ours in a copy of it.
-        self._comm = world.Dup()
-        hosts = self._comm.allgather(self._mpi.Get_processor_name())
-        super().__init__(topology_from_hosts(hosts, self._comm.Get_rank()))
+        self.comm: Any = world.Dup()
+        hosts = self.comm.allgather(host or self.mpi.Get_processor_name())
+        super().__init__(topology_from_hosts(hosts, self.comm.Get_rank()))
+        width = CHUNKS_ON_ONE_HOST if self.topology.num_nodes == 1 else CHUNKS_BETWEEN_HOSTS
+        self._pipelines = self._started, self._calls = Pipeline([width, width]), Pipeline([width, width])
+        self._sums: dict[Pipeline, MpiSums] = {}
+        self._may_be_under_way = False  # alike on all ranks, which the reductions left on each are not
 
     def abort(self, exit_code: int) -> NoReturn:
         flush_output()
-        self._mpi.COMM_WORLD.Abort(exit_code)
+        self.mpi.COMM_WORLD.Abort(exit_code)
         os._exit(exit_code)  # MPI may take a moment to end this process; nothing may run until then
 
     def close(self) -> None:
-        self._comm.Free()
+        self.settle()
+        for sums in self._sums.values():
+            sums.close()
+        self.comm.Free()
 
-    def _broadcast(self, array: Array, root: int) -> None:
-        with self._naming("broadcast"):
-            for chunk in _chunks(array):
-                self._comm.Bcast(chunk, root=root)
+    def settle(self) -> None:
+        """Wait for the reductions under way: MPI would not move them on in a call that blocks. Collective."""
+        if not self._started.is_empty:
+            self._started.finish()
+        self._may_be_under_way = False
+
+    def _start_all_reduce(self, array: Array) -> Reduction:
+        self._may_be_under_way = True
+        return self._started.start(self._pieces(self._started, array))
 
     def _all_reduce(self, array: Array) -> None:
-        with self._naming("all_reduce"):
-            for chunk in _chunks(array):
-                self._comm.Allreduce(self._mpi.IN_PLACE, chunk, op=self._mpi.SUM)
+        passes = self._may_be_under_way and array.nbytes <= SMALL_BYTES
+        if passes or self._sums_in_order(array) or not self.any_order_will_do(array):
+            self._calls.start(self._pieces(self._calls, array))
+            wait_until(
+                lambda: any([self._calls.move_on(), self._started.move_on()]), lambda: self._calls.is_empty
+            )
+            return
+        self.settle()
+        with self.naming("all_reduce"):
+            for chunk in chunks(array, CHUNK_BYTES):
+                self.comm.Allreduce(self.mpi.IN_PLACE, chunk, op=self.mpi.SUM)
+
+    def _broadcast(self, array: Array, root: int) -> None:
+        self.settle()
+        with self.naming("broadcast"):
+            for chunk in chunks(_as_mpi_takes_it(array), CHUNK_BYTES):
+                self.comm.Bcast(chunk, root=root)
 
     def _all_gather(self, array: Array) -> Array:
+        self.settle()
         gathered = np.empty((self.world_size, *array.shape), array.dtype)
-        with self._naming("all_gather"):
-            self._comm.Allgather(_as_mpi_takes_it(array), _as_mpi_takes_it(gathered))
+        with self.naming("all_gather"):
+            self.comm.Allgather(_as_mpi_takes_it(array), _as_mpi_takes_it(gathered))
         return gathered
 
     def _all_gather_bytes(self, payload: bytes) -> list[bytes]:
         lengths = self._all_gather(np.array(len(payload), np.int64))
         ends = np.cumsum(lengths)
         joined = bytearray(int(ends[-1]))
-        with self._naming("all_gather_bytes"):
-            self._comm.Allgatherv(payload, [joined, lengths, self._mpi.BYTE])
+        with self.naming("all_gather_bytes"):
+            self.comm.Allgatherv(payload, [joined, lengths, self.mpi.BYTE])
         return [bytes(joined[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
 
     def _barrier(self) -> None:
-        with self._naming("barrier"):
-            self._comm.Barrier()
+        self.settle()
+        with self.naming("barrier"):
+            self.comm.Barrier()
 
-    @contextmanager
-    def _naming(self, call: str) -> Iterator[None]:
-        """Turn MPI's own errors into a ClusterError that names the call."""
-        try:
-            yield
-        except self._mpi.Exception as error:
-            raise ClusterError(f"{self.topology.describe(self.rank)}: {call}: MPI says {error}") from error
+    def _pieces(self, pipeline: Pipeline, array: Array) -> Iterator[Piece]:
+        """Return what `pipeline` takes in order to sum `array`. Collective."""
+        if not self._sums:  # made both at once, when nothing can be under way yet: making them blocks
+            self._sums = {each: MpiSums(self.mpi, self.comm, self.naming) for each in self._pipelines}
+        sums = self._sums[pipeline]
+        if self._sums_in_order(array):
+            return (sums.in_order(chunk, chunk) for chunk in chunks(array, self._chunk_bytes))
+        return (sums.plain(chunk) for chunk in chunks(array, self._chunk_bytes))
+
+    @property
+    def _chunk_bytes(self) -> int:
+        return CHUNK_BYTES if self.topology.num_nodes == 1 else min(CHUNK_BYTES, CHUNK_BYTES_BETWEEN_HOSTS)
+
+    def any_order_will_do(self, array: Array) -> bool:
+        """Return whether sums in any order have the same bits: of whole numbers, or of two ranks if MPI knows them."""
+        return array.dtype not in HALVES and (self.world_size <= 2 or array.dtype.kind != "f")
+
+    def _sums_in_order(self, array: Array) -> bool:
+        """Return whether the sum is dtrain's: MPI knows no numbers of two bytes, has orders of its own, and is slower
+        between hosts.
+        """
+        if array.dtype in HALVES or (self.topology.num_nodes > 1 and self.world_size <= MOST_SENT_TO_ALL):
+            return True
+        return self.ordered_sums and not self.any_order_will_do(array)
+
+    def naming(self, call: str) -> _Naming:
+        """Return what turns MPI's own errors into a ClusterError that names the call."""
+        return _Naming(self, call)
+
+
+class _Naming:
+    """See MpiCommunicator.naming. A generator's with block would take longer than a short call."""
+
+    __slots__ = ("_call", "_communicator")
+
+    def __init__(self, communicator: MpiCommunicator, call: str) -> None:
+        self._communicator = communicator
+        self._call = call
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        communicator = self._communicator
+        if error is not None and isinstance(error, communicator.mpi.Exception):
+            who = communicator.topology.describe(communicator.rank)
+            raise ClusterError(f"{who}: {self._call}: MPI says {error}") from error
 
 
 def load_mpi() -> ModuleType:
@@ -122,15 +209,7 @@ def mpi_library(mpi: ModuleType) -> str:
     return " ".join(first_line.split(",")[0].split()).rstrip("\0 ")
 
 
-def _chunks(array: Array) -> Iterator[Any]:
-    """Yield the elements of `array` as views of at most CHUNK_BYTES each."""
-    flat = _as_mpi_takes_it(array)
-    step = CHUNK_BYTES // flat.itemsize
-    for start in range(0, flat.size, step):
-        yield flat[start : start + step]
-
-
 def _as_mpi_takes_it(array: Array) -> Array:
-    """View `array` as one row; float16, of which MPI knows nothing, as bytes: it is sent but never summed."""
+    """View `array` as one row; numbers of two bytes, of which MPI knows nothing, as bytes."""
     flat = array.reshape(-1)
-    return flat.view(np.uint8) if array.dtype == np.float16 else flat
+    return flat.view(np.uint8) if array.dtype in HALVES else flat

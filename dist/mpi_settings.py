@@ -1,4 +1,4 @@
-"""Settings of Open MPI that a job on one host is better off with, for mpi.py to set before MPI is loaded.
+"""Settings of Open MPI that a job is better off with, for mpi.py to set before MPI is loaded.
 
 In the flow prototxt → graph → net → solver → communicator → snapshot this concerns how the communicator
 starts and waits. Other MPIs do not read these variables.
@@ -17,6 +17,9 @@ _WITHOUT_FABRIC = {"OMPI_MCA_mtl": "^ofi", "OMPI_MCA_btl": "^ofi"}
 _TRANSPORTS = ("OMPI_MCA_pml", "OMPI_MCA_mtl", "OMPI_MCA_btl")
 # A waiting rank spins; where ranks outnumber cores it would keep those that have work to do from running.
 _YIELDING = {"OMPI_MCA_mpi_yield_when_idle": "1"}
+# A rank that finds its connection to another host closed is ended by Open MPI itself, with exit code 14 for the job.
+# The one that closed it must come first: its supervisor knows why, and ends the job with the right code.
+_PATIENT = {"OMPI_MCA_mpi_abort_delay": "5"}
 
 
 def mpi_settings(env: Mapping[str, str], num_cores: int) -> dict[str, str]:
@@ -27,7 +30,9 @@ def mpi_settings(env: Mapping[str, str], num_cores: int) -> dict[str, str]:
         num_cores: how many cores this host has (not those that mpirun bound this rank to).
     """
     settings: dict[str, str] = {}
-    if _is_on_one_host(env) and not any(name in env for name in _TRANSPORTS):
+    if not _is_on_one_host(env):
+        settings |= _PATIENT
+    elif not any(name in env for name in _TRANSPORTS):
         settings |= _WITHOUT_FABRIC
     if (launched_local_size(env) or 1) > num_cores:
         settings |= _YIELDING

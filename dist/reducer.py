@@ -1,17 +1,23 @@
 """The reducer: sums an arena's buckets over all ranks, one after the other, while the caller computes on.
 
 In the flow prototxt → graph → net → solver → communicator → snapshot the solver's gradient exchange says when a
-bucket is ready, lets the reducer move on after each layer, and takes the sums bucket by bucket.
+bucket is ready, lets the reducer move on after each layer, and takes the sums bucket by bucket. Between hosts, where
+a layer's time is a long one for a link that waits for its next message, a thread lets it move on as well.
 """
 
 from __future__ import annotations
 
+import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 
 from dtrain.dist.communicator import Array, Communicator
 from dtrain.dist.reduction import Reduction
 from dtrain.dist.wire import Wire
+
+IDLE_S = 1.0  # between two looks whether there is a reducer still
+LOOK_S = 0.001  # between two looks of the thread: what comes meanwhile, others have in their buffers
 
 
 class Reducer:
@@ -41,6 +47,12 @@ class Reducer:
         self._wires = self._allocate_wires() if self._wire else self._values
         self._started: list[Reduction] = []
         self._num_done = 0
+        self._under_way = threading.Event()
+        if communicator.topology.num_nodes > 1:
+            thread = threading.Thread(
+                target=_move_on, args=(weakref.ref(self), self._under_way), name="reducer", daemon=True
+            )
+            thread.start()
 
     @property
     def num_started(self) -> int:
@@ -52,12 +64,18 @@ class Reducer:
         for k in range(self.num_started, end):
             if self._wire:
                 self._wire.compress(k, self._values[k], self._wires[k])
-            self._started.append(self._communicator.start_all_reduce(self._wires[k]))
+            with self._communicator.lock:
+                self._started.append(self._communicator.start_all_reduce(self._wires[k]))
+        if self._started:
+            self._under_way.set()
 
     def move_on(self) -> None:
-        """Let the reductions under way move on without waiting."""
-        while self._num_done < self.num_started and self._started[self._num_done].test():
-            self._num_done += 1
+        """Let the reductions under way move on without waiting. From any thread."""
+        with self._communicator.lock:
+            while self._num_done < self.num_started and self._started[self._num_done].test():
+                self._num_done += 1
+            if self._num_done == self.num_started:
+                self._under_way.clear()
 
     def complete(self) -> Iterator[int]:
         """Start what is left and yield each bucket's number when its sums are there; then a new round. Collective."""
@@ -66,15 +84,17 @@ class Reducer:
         for k, reduction in enumerate(self._started):
             activity.doing, activity.collective = self._titles[k], "all_reduce"
             began = time.monotonic()
-            reduction.wait()
+            with self._communicator.lock:
+                reduction.wait()
             self._communicator.waited_s += time.monotonic() - began
             activity.collective = ""
             if self._wire:
                 self._wire.decompress(k, self._wires[k], self._values[k])
             yield k
-            self._num_done = max(self._num_done, k + 1)
             self.move_on()
-        self._started, self._num_done = [], 0
+        with self._communicator.lock:
+            self._started, self._num_done = [], 0
+            self._under_way.clear()
 
     def _allocate_wires(self) -> list[Array]:
         assert self._wire is not None
@@ -82,3 +102,15 @@ class Reducer:
         memory = self._communicator.allocate(sum(sizes), self._wire.dtype)
         ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
         return [memory[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+
+
+def _move_on(reducer: weakref.ref[Reducer], under_way: threading.Event) -> None:
+    """Let what is under way move on, again and again, until the reducer is gone or has failed."""
+    while (found := reducer()) is not None:
+        try:
+            found.move_on()
+        except Exception:  # whoever waits for the reduction meets it too, and says it
+            return
+        del found
+        time.sleep(LOOK_S)
+        under_way.wait(IDLE_S)

@@ -14,9 +14,10 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 
-from dtrain.dist.communicator import HALVES, Array, Communicator
+from dtrain.dist.communicator import Array, Communicator
 from dtrain.dist.errors import ClusterError
 from dtrain.dist.meeting import Meeting
+from dtrain.dist.sums import sum_in_order
 from dtrain.dist.topology import Topology, topology_from_hosts
 
 T = TypeVar("T")
@@ -58,9 +59,8 @@ class ThreadsCommunicator(Communicator):
     def _all_reduce(self, array: Array) -> None:
         call = f"all_reduce({_form(array)})"
         arrays = self._meeting.swap(self.rank, call, array)
-        total = arrays[0].astype(np.float32 if array.dtype in HALVES else array.dtype)
-        for other in arrays[1:]:
-            total += other
+        total = np.empty_like(array)
+        sum_in_order(arrays, total)
         self._let_go(call)
         array[...] = total
 

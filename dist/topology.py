@@ -25,6 +25,7 @@ class Topology:
     node_rank: int
     num_nodes: int
     hosts: tuple[str, ...]  # the host of each rank, hosts[rank]
+    devices: tuple[str, ...] = ()  # the device of each rank, "" where it has none; () where nobody has any
 
     @property
     def host(self) -> str:
@@ -35,14 +36,27 @@ class Topology:
         """Return ``rank 3 (node7)``, the way in which messages name a rank."""
         return f"rank {rank} ({self.hosts[rank]})"
 
+    def why_no_nccl(self) -> str:
+        """Return why these ranks can't exchange arrays by NCCL, which hangs rather than says so; "" if they can."""
+        devices = self.devices or ("",) * self.world_size
+        for rank, device in enumerate(devices):
+            if not device:
+                return f"{self.describe(rank)} has no device"
+            first = devices.index(device)
+            if first < rank:
+                return f"{self.describe(first)} and {self.describe(rank)} share device {device}"
+        return ""
 
-def topology_from_hosts(hosts: Sequence[str], rank: int) -> Topology:
+
+def topology_from_hosts(hosts: Sequence[str], rank: int, devices: Sequence[str] = ()) -> Topology:
     """Compute the topology as `rank` sees it from the host names of all ranks; a pure function.
 
     Arguments:
         hosts: hosts[r] is the name of the host that rank r runs on.
         rank: 0 to len(hosts) - 1.
+        devices: devices[r] is a name that the device of rank r has alone, such as a GPU's UUID, "" for none.
     """
+    assert not devices or len(devices) == len(hosts), f"devices must be {len(hosts)}, got {len(devices)}"
     assert 0 <= rank < len(hosts), f"rank must be 0 to {len(hosts) - 1}, got {rank}"
     nodes = list(dict.fromkeys(hosts))
     host = hosts[rank]
@@ -54,4 +68,5 @@ def topology_from_hosts(hosts: Sequence[str], rank: int) -> Topology:
         node_rank=nodes.index(host),
         num_nodes=len(nodes),
         hosts=tuple(hosts),
+        devices=tuple(devices),
     )

@@ -62,11 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     the cluster's mistake is printed as sentences, once for the job; a bug passes on as the exception that it
     is and so ends the process with a traceback and code 1, one of several ranks with 3.
 
-    One of several ranks runs the command in a child of this process, which supervises it and never returns.
+    Run as the process's own command line, one of several ranks goes on in a child of this process, which supervises it
+    and never returns. A program that gives `argv` is not forked, and its rank not watched.
     """
     set_num_threads(os.environ)
     try:
-        code = dispatch(list(sys.argv[1:] if argv is None else argv))
+        code = dispatch(sys.argv[1:] if argv is None else argv, may_fork=argv is None)
         sys.stdout.flush()  # now, while a reader that has gone can still be dealt with
     except AgreedFailure as failure:  # rank 0 has said it
         code = failure.exit_code
@@ -99,7 +100,7 @@ def end_alone(error: KeyboardInterrupt | Exception) -> int:
     return code
 
 
-def dispatch(arguments: list[str]) -> int:
+def dispatch(arguments: Sequence[str], may_fork: bool = False) -> int:
     """Run the command that `arguments` begin with; raise UserError if there is no such command or option."""
     is_first = (launched_rank(os.environ) or 0) == 0
     if not arguments or arguments[0] in ("-h", "--help", "help", "--version"):
@@ -110,7 +111,7 @@ def dispatch(arguments: list[str]) -> int:
     command = COMMANDS[name]
     if not (is_first or command.collective):
         return 0
-    if command.collective and can_supervise(os.environ):
+    if may_fork and command.collective and can_supervise(os.environ):
         supervise(os.environ)
     module = load_command(command)
     try:

@@ -1,4 +1,6 @@
-"""What tests of several folders share: running a program under a real mpirun, and a log that each finds untouched."""
+"""What tests of several folders share: running a program under a real mpirun, a log that each finds untouched, and
+lines that are printed at the end.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -22,9 +24,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # For any user and for more ranks than cores, whatever machine this is.
 MPIRUN_ENVIRONMENT = mpirun_settings(num_ranks=2, num_cores=1, is_root=True)
 
+FIGURES = pytest.StashKey[list[str]]()
+
 
 class Mpirun(Protocol):
-    """Run `python *args` on `num_ranks` ranks, from the root of the repository; see `mpirun`."""
+    """Run `python *args` on `num_ranks` ranks under the mpirun beside `python`; see `mpirun`."""
 
     def __call__(
         self,
@@ -33,7 +37,20 @@ class Mpirun(Protocol):
         timeout_s: float = 60.0,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] = ROOT,
+        python: str = sys.executable,
     ) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Return a function that notes a line to be printed when the tests are done."""
+    return request.config.stash.setdefault(FIGURES, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the noted lines."""
+    for line in terminalreporter.config.stash.get(FIGURES, []):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True)
@@ -64,8 +81,9 @@ def _run(
     timeout_s: float = 60.0,
     env: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] = ROOT,
+    python: str = sys.executable,
 ) -> subprocess.CompletedProcess[str]:
-    command = [find_mpirun(), "-n", str(num_ranks), sys.executable, *(os.fspath(arg) for arg in args)]
+    command = [find_mpirun(python), "-n", str(num_ranks), python, *(os.fspath(arg) for arg in args)]
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     environment = {**os.environ, **MPIRUN_ENVIRONMENT, "PYTHONPATH": path, **(env or {})}
     # Files, not pipes: a rank that outlives mpirun would hold a pipe open, and reading it would never end.

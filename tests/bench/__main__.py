@@ -1,4 +1,6 @@
-"""The benchmarks: `make bench` or `python tests/bench`. Prints figures; nothing here passes or fails.
+"""The benchmarks: `make bench` or `python tests/bench`; prints figures, and nothing here passes or fails.
+
+Names choose among them: `make bench ARGS="lenet jpeg"`; the table BENCHMARKS lists them.
 
 Each program runs in processes of its own, in turn with its peer, `ROUNDS` times; medians are printed, and the ratio
 round by round, since machines are noisy. PyTorch's column appears if the `bench` extra is installed.
@@ -7,48 +9,35 @@ round by round, since machines are noisy. PyTorch's column appears if the `bench
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from dtrain.launcher.mpirun import find_mpirun, mpirun_environment
+from all_reduce import bench_all_reduce
+from measuring import ROUNDS, median, run_program
+from overlap import bench_overlap
+from scaling import bench_scaling
+from simulate import bench_simulate
 
-PROGRAMS = Path(__file__).with_name("programs")
-ROUNDS = 5
 NUM_ITERATIONS = 200
 GLOBAL_BATCH_SIZE = 64
 
 
-def run_program(name: str, *args: object, num_ranks: int = 0, num_threads: int = 1) -> dict[str, float]:
-    """Run a program, under mpirun if num_ranks is given, and return the JSON that it prints."""
-    command = [sys.executable, os.fspath(PROGRAMS / name), *map(str, args)]
-    env = dict(os.environ, OPENBLAS_NUM_THREADS=str(num_threads), OMP_NUM_THREADS=str(num_threads))
-    if num_ranks:
-        command = [find_mpirun(), "-np", str(num_ranks), *command]
-        env = mpirun_environment(env, num_ranks)
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{name} failed:\n{done.stdout}{done.stderr}")
-    lines = done.stdout.strip().splitlines()
-    result: dict[str, float] = json.loads(lines[-1]) if lines else {}  # some are run for their time alone
-    return result
-
-
-def median(rows: Sequence[dict[str, float]], key: str) -> float:
-    """Return the median of `key`."""
-    return statistics.median(row[key] for row in rows)
+def lenet_database(folder: Path) -> Path:
+    """Return the database that LeNet's benchmarks read; the first call writes it."""
+    database = folder / "train"
+    if not database.exists():
+        run_program("lenet_data.py", database)
+    return database
 
 
 def bench_lenet(folder: Path) -> None:
     """LeNet, 64 images an iteration: 1 rank, 2 ranks, and PyTorch on one and two threads."""
-    database = folder / "train"
-    run_program("lenet_data.py", database)
+    database = lenet_database(folder)
     has_torch = importlib.util.find_spec("torch") is not None
     for num_ranks in (1, 2):
         ours, peers = [], []
@@ -76,7 +65,7 @@ def bench_lenet(folder: Path) -> None:
             )
 
 
-def bench_depthwise() -> None:
+def bench_depthwise(_folder: Path) -> None:
     """Depthwise convolutions of MobileNet, 16 images, y and both gradients: ours, as matrix products, PyTorch's."""
     for num_channels, size, stride in ((32, 112, 1), (128, 56, 2), (512, 14, 1), (1024, 7, 1)):
         rows = [run_program("depthwise.py", 16, num_channels, size, stride) for _ in range(ROUNDS)]
@@ -145,28 +134,43 @@ def bench_big_net(folder: Path) -> None:
 
 def bench_startup(folder: Path) -> None:
     """From the shell to the first iteration's end, and the import alone."""
+    database = lenet_database(folder)
     imports, starts = [], []
     for _ in range(ROUNDS):
         began = time.perf_counter()
         subprocess.run([sys.executable, "-c", "import dtrain"], check=True)
         imports.append(time.perf_counter() - began)
         began = time.perf_counter()
-        run_program("first_iteration.py", folder / "train")
+        run_program("first_iteration.py", database)
         starts.append(time.perf_counter() - began)
     print(f"start: python -c 'import dtrain' {statistics.median(imports):.3f} s")
     print(f"start: shell to the end of LeNet's first iteration, 1 rank {statistics.median(starts):.3f} s")
 
 
+# Each gets a folder for its files, the same one, and prints its figures.
+BENCHMARKS: dict[str, Callable[[Path], None]] = {
+    "lenet": bench_lenet,
+    "startup": bench_startup,
+    "big_net": bench_big_net,
+    "snapshot": bench_snapshot,
+    "depthwise": bench_depthwise,
+    "jpeg": bench_jpeg,
+    "all_reduce": bench_all_reduce,
+    "scaling": bench_scaling,
+    "overlap": bench_overlap,
+    "simulate": bench_simulate,
+}
+
+
 def main() -> None:
-    """Run all benchmarks."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        bench_lenet(folder)
-        bench_startup(folder)
-        bench_big_net(folder)
-        bench_snapshot(folder)
-        bench_depthwise()
-        bench_jpeg(folder)
+    """Run the benchmarks that the command line names, or all."""
+    names = sys.argv[1:] or list(BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        raise SystemExit(f"bench: unknown benchmark {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            BENCHMARKS[name](Path(folder))
 
 
 if __name__ == "__main__":

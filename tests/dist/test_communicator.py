@@ -7,6 +7,7 @@ under mpirun.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,13 +122,10 @@ def test_all_reduce_of_float16_rounds_once(on_all_ranks: OnAllRanks) -> None:
     on_all_ranks(body)
 
 
-def test_barrier_lets_nobody_through_before_the_last(
-    on_all_ranks: OnAllRanks, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_barrier_lets_nobody_through_before_the_last(on_all_ranks: OnAllRanks, tmp_path: Path) -> None:
     def body(communicator: Communicator) -> None:
         # Each rank in turn, behind as many barriers, extends what all others then see extended.
-        folder = communicator.all_gather_bytes(str(tmp_path_factory.getbasetemp()).encode())[0].decode()
-        path = f"{folder}/turns-{communicator.name}-{communicator.world_size}"
+        path = communicator.all_gather_bytes(str(tmp_path / "turns").encode())[0].decode()
         for turn in range(communicator.world_size):
             if communicator.rank == turn:
                 with open(path, "a") as file:

@@ -12,7 +12,7 @@ import pytest
 
 Mpirun = Callable[..., "subprocess.CompletedProcess[str]"]
 
-SUITE = Path(__file__).with_name("test_communicator.py")
+SUITE = [Path(__file__).with_name(name) for name in ("test_communicator.py", "test_reduction.py")]
 
 LARGE = """
 import os
@@ -43,9 +43,20 @@ except LaunchError as error:
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 4])
-def test_communicator_suite_under_mpirun_passes(mpirun: Mpirun, num_ranks: int) -> None:
-    args = ["-m", "pytest", "-q", "--color=no", "-p", "no:cacheprovider", "--import-mode=importlib", SUITE]
-    result = mpirun(num_ranks, args, timeout_s=120)
+def test_communicator_suite_under_mpirun_passes(mpirun: Mpirun, python_of_mpi: str, num_ranks: int) -> None:
+    # -s: what a rank prints before it aborts the job would stay in pytest's keeping.
+    args = [
+        "-m",
+        "pytest",
+        "-q",
+        "-s",
+        "--color=no",
+        "-p",
+        "no:cacheprovider",
+        "--import-mode=importlib",
+        *SUITE,
+    ]
+    result = mpirun(num_ranks, args, timeout_s=300, python=python_of_mpi)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.count(" passed") == num_ranks, result.stdout
 

@@ -29,3 +29,17 @@ def test_topology_describe_names_rank_and_host() -> None:
     topology = topology_from_hosts(["node3", "node7"], 0)
     assert topology.describe(1) == "rank 1 (node7)"
     assert topology.host == "node3"
+
+
+DEVICES = {
+    "one each": (["GPU-1", "GPU-2", "GPU-3"], ""),
+    "one shared": (["GPU-1", "GPU-2", "GPU-1"], "rank 0 (a) and rank 2 (b) share device GPU-1"),
+    "one without": (["GPU-1", "", "GPU-3"], "rank 1 (a) has no device"),
+    "none": ([], "rank 0 (a) has no device"),
+}
+
+
+@pytest.mark.parametrize(("devices", "reason"), DEVICES.values(), ids=DEVICES)
+def test_why_no_nccl_names_the_ranks(devices: list[str], reason: str) -> None:
+    for rank in range(3):  # the same on all of them
+        assert topology_from_hosts(["a", "a", "b"], rank, devices).why_no_nccl() == reason

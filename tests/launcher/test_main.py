@@ -73,7 +73,7 @@ check (collective)
   --no-overlap
   --json
 doctor (collective)
-  --bench
+  --bench = False
   --ranks = 2
   --largest = 256
 device-query
@@ -271,7 +271,8 @@ from types import SimpleNamespace
 from dtrain.launcher import main
 module = SimpleNamespace(add_arguments=lambda parser: None, run=lambda args: 1 / 0)
 main.load_command = lambda command: module
-sys.exit(main.main(["train"]))
+sys.argv[1:] = ["train"]
+sys.exit(main.main())
 """
 
 
@@ -307,7 +308,8 @@ def run(args):
         job.communicator.barrier()
     return 0
 main.load_command = lambda command: SimpleNamespace(add_arguments=lambda parser: None, run=run)
-sys.exit(main.main(["train"]))
+sys.argv[1:] = ["train"]
+sys.exit(main.main())
 """
 
 

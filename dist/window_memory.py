@@ -1,0 +1,122 @@
+"""Memory that all ranks of a host have mapped, a part for each.
+
+In the flow prototxt → graph → net → solver → communicator → snapshot the gradients of ranks on one host lie in
+such memory, where each rank can read and write those of the others.
+
+It is anonymous (memfd_create): it has no name that could be left behind, needs no room in /dev/shm, which many
+containers keep at 64 MB, and is there as long as somebody has it mapped. The first rank makes it; the others
+find it among the files that the first has open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import secrets
+import weakref
+from typing import Any
+
+import numpy as np
+
+from dtrain.dist.communicator import Array
+
+PAGE_BYTES = 4096
+TOKEN_BYTES = 16
+NOWHERE = -1
+
+
+class WindowError(Exception):
+    """Say why the ranks of a host have no common memory; raised alike on all of them."""
+
+
+class WindowMemory:
+    """One piece of common memory, zeros at first. Making one is collective.
+
+    It stays mapped as long as an array that looks into it is referred to; this object does not keep it.
+
+    Arguments:
+        comm: an mpi4py communicator of ranks of one host.
+        part_bytes: how much is each rank's.
+
+    Raises:
+        WindowError: on all ranks, if one of them cannot have it.
+    """
+
+    def __init__(self, comm: Any, part_bytes: int) -> None:
+        self._stride = -(-part_bytes // PAGE_BYTES) * PAGE_BYTES
+        self._part_bytes = part_bytes
+        self._num_ranks: int = comm.Get_size()
+        self._first = int(comm.Get_rank()) * self._stride
+        with contextlib.ExitStack() as opened:
+            whole = self._map(comm, opened)
+        self._whole = weakref.ref(whole)  # the base of every array that looks into it
+        self._address: int = whole.ctypes.data + self._first
+        self._made = whole[self._first :][:part_bytes]
+
+    def take(self) -> Array:
+        """Return this rank's part, (part_bytes,) uint8, starting on a page; to be called once."""
+        own = self._made
+        del self._made
+        return own
+
+    def parts(self) -> list[Array]:
+        """Return for each rank its part, as long as the memory is referred to."""
+        whole = self._whole()
+        assert whole is not None, "the memory is gone"
+        return [whole[rank * self._stride :][: self._part_bytes] for rank in range(self._num_ranks)]
+
+    def start_of(self, array: Array) -> int:
+        """Return at which byte of this rank's part `array` begins, NOWHERE if it does not lie in it."""
+        address: int = array.__array_interface__["data"][0]
+        start = address - self._address
+        is_inside = 0 <= start <= self._part_bytes - array.nbytes
+        return start if is_inside and self._whole() is not None else NOWHERE
+
+    def _map(self, comm: Any, opened: contextlib.ExitStack) -> Array:
+        """Return the parts of all ranks as one array, when all ranks have it."""
+        # All ranks take all steps, whatever went wrong in one: none may wait for another in vain.
+        path, whole, problem = "", None, ""
+        token = secrets.token_bytes(TOKEN_BYTES)
+        size = self._stride * self._num_ranks + TOKEN_BYTES
+        try:
+            if comm.Get_rank() == 0:
+                path = _create(size, token, opened)
+        except OSError as error:
+            problem = str(error)
+        path, token = comm.bcast((path, token))
+        try:
+            if path:
+                whole = self._open(path, size, token)
+        except OSError as error:
+            problem = str(error)
+        # Only when all have been here the first rank may close its file.
+        for rank, text in enumerate(comm.allgather(problem)):
+            if text:
+                raise WindowError(
+                    f"rank {rank} of the host cannot have {size:,} bytes of common memory: {text}"
+                )
+        assert whole is not None
+        return whole
+
+    def _open(self, path: str, size: int, token: bytes) -> Array:
+        with open(path, "r+b") as file:
+            whole = np.frombuffer(mmap.mmap(file.fileno(), size), np.uint8)
+            if whole[-TOKEN_BYTES:].tobytes() != token:
+                raise OSError(f"{path} is not the first rank's memory; are all ranks in one container?")
+            # Each rank takes the pages of its own part, near its own core. One that is not to be had is an error
+            # here; later it would be the end of the process that first writes to it.
+            if self._stride:
+                os.posix_fallocate(file.fileno(), self._first, self._stride)
+        return whole
+
+
+def _create(size: int, token: bytes, opened: contextlib.ExitStack) -> str:
+    """Make the memory; return the path under which other processes find it while it is open."""
+    if not hasattr(os, "memfd_create"):
+        raise OSError("this system has no memfd_create")
+    file = os.memfd_create("dtrain")
+    opened.callback(os.close, file)
+    os.ftruncate(file, size)
+    os.pwrite(file, token, size - TOKEN_BYTES)
+    return f"/proc/{os.getpid()}/fd/{file}"

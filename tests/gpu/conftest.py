@@ -1,0 +1,37 @@
+"""Tests that need GPUs: collected only when this folder is named (`pytest tests/gpu`), skipped where none is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dtrain.dist.errors import LaunchError
+from dtrain.dist.nccl_library import load_cupy
+
+FOLDER = Path(__file__).parent
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave this folder out unless one of pytest's arguments lies in it."""
+    named = [Path(os.path.abspath(arg.partition("::")[0])) for arg in config.args]
+    return None if any(path == FOLDER or FOLDER in path.parents for path in named) else True
+
+
+@pytest.fixture(scope="session")
+def cupy() -> Any:
+    """Return cupy on a machine that has it, NCCL and a GPU."""
+    try:
+        module = load_cupy()
+        module.cuda.runtime.getDeviceCount()
+    except (LaunchError, RuntimeError) as error:  # CUDARuntimeError is a RuntimeError
+        pytest.skip(str(error))
+    return module
+
+
+@pytest.fixture(scope="session")
+def num_gpus(cupy: Any) -> int:
+    """Return how many GPUs this process sees."""
+    return int(cupy.cuda.runtime.getDeviceCount())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +11,9 @@ import pytest
 
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.reducer import Reducer
+from dtrain.dist.reduction import Reduction
+from dtrain.dist.single import SingleCommunicator
+from dtrain.dist.topology import topology_from_hosts
 from dtrain.dist.wire import Bfloat16Wire, Wire
 
 OnAllRanks = Callable[[Callable[[Communicator], None]], None]
@@ -111,3 +116,54 @@ def test_reducer_with_a_compression_of_ones_own_sends_what_that_says(on_all_rank
             )
 
     on_all_ranks(body)
+
+
+class Slow(SingleCommunicator):
+    """A rank on two hosts whose reductions are done when they have been looked at 20 times, in all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.topology = topology_from_hosts(["a", "b"], 0)
+        self.num_looks = 0
+
+    def _start_all_reduce(self, array: np.ndarray) -> Reduction:
+        return Looked(self)
+
+
+class Looked(Reduction):
+    def __init__(self, communicator: Slow) -> None:
+        self._communicator = communicator
+
+    def test(self) -> bool:
+        self._communicator.num_looks += 1
+        return self._communicator.num_looks >= 20
+
+    def wait(self) -> None:
+        assert self.test(), "the reduction has not moved on by itself"
+
+
+def test_reducer_between_hosts_moves_on_while_its_rank_computes() -> None:
+    communicator = Slow()
+    arena = communicator.allocate(NUM_VALUES, np.dtype(np.float32))
+    reducer = Reducer(communicator, arena, BUCKETS, ["", "", "", ""])
+    for _ in range(2):
+        communicator.num_looks = 0
+        reducer.start_to(1)
+        deadline = time.monotonic() + 30
+        while communicator.num_looks < 20 and time.monotonic() < deadline:
+            time.sleep(0.001)  # a layer's backward
+        assert list(reducer.complete()) == [0, 1, 2, 3]
+
+
+def test_reducer_that_nobody_has_any_more_ends_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dtrain.dist.reducer.IDLE_S", 0.01)
+    communicator = Slow()
+    reducer = Reducer(
+        communicator, communicator.allocate(9010, np.dtype(np.float32)), BUCKETS, ["", "", "", ""]
+    )
+    threads = [thread for thread in threading.enumerate() if thread.name == "reducer"]
+    assert threads
+    del reducer
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()

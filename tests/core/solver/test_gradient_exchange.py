@@ -205,3 +205,29 @@ def test_stale_run_goes_on_from_its_snapshot_bit_for_bit(runs: SmallRuns, on_ran
     for mine, theirs in zip(resumed, undisturbed, strict=True):
         assert mine.losses == theirs.losses[5:]
         assert_same_bits(mine, theirs)
+
+
+def test_layer_that_a_rank_skips_counts_there_with_no_gradient(runs: SmallRuns, on_ranks: OnRanks) -> None:
+    path = runs.write(
+        'base_lr: 0.5 lr_policy: "fixed" momentum: 0 weight_decay: 0' + dtrain_param("bucket_bytes: 1")
+    )
+
+    def body(communicator: Communicator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        with opened(path, communicator) as solver:
+            conv = solver.net.layer_names.index("conv")
+            weight, gradients = solver.net.params["conv"][0], []
+            solver.net.callbacks.after_backward.insert(
+                0, lambda i: gradients.append(weight.diff.copy()) if i == conv else None
+            )
+            if communicator.rank == 0:
+                solver.net.layers[conv].backward = lambda *arguments: None  # type: ignore[method-assign]
+            before = weight.data.copy()
+            solver.step(1)
+            return before, weight.data.copy(), gradients[0]
+
+    ranks = on_ranks(SEVERAL, body)
+    assert not ranks[0][2].any()
+    mean = np.mean([gradient for _, _, gradient in ranks], axis=0)
+    assert mean.any()
+    for before, after, _ in ranks:
+        np.testing.assert_allclose(after, before - 0.5 * mean, rtol=1e-5, atol=1e-7)

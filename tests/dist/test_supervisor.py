@@ -53,7 +53,8 @@ def run(args):
     return 0
 
 command_line.load_command = lambda command: SimpleNamespace(add_arguments=lambda parser: None, run=run)
-sys.exit(command_line.main(["train"]))
+sys.argv[1:] = ["train"]
+sys.exit(command_line.main())
 """
 FAILING_LINE = PROGRAM[: PROGRAM.index("ACTION")].count("\n") + 1
 
@@ -203,7 +204,12 @@ def test_kill_of_mpirun_leaves_no_process(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_can_supervise_one_of_several_ranks(environment: dict[str, str], expected: bool) -> None:
+def test_can_supervise_one_of_several_ranks(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: bool
+) -> None:
+    # Whatever other tests have left in this process
+    monkeypatch.delitem(sys.modules, "mpi4py.MPI", raising=False)
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
     assert can_supervise(environment) is expected
 
 

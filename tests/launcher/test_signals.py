@@ -98,7 +98,8 @@ def signal_on_rank_1(solver):
         os.kill(RECEIVER, signal.SIGNAL)
     apply_update(solver)
 Solver.apply_update = signal_on_rank_1
-sys.exit(main(["solver.prototxt"]))
+sys.argv[1:] = ["solver.prototxt"]
+sys.exit(main())
 """
 
 

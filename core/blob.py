@@ -51,14 +51,14 @@ class Blob:
 
     @property
     def data(self) -> NDArray[Any]:
-        """The values as a writable host array of `shape`."""
-        array: NDArray[Any] = self.data_tensor.update()
+        """The values as a writable host array of `shape`, which the caller may keep and change from now on."""
+        array: NDArray[Any] = self.data_tensor.show()
         return array
 
     @property
     def diff(self) -> NDArray[Any]:
-        """The gradient as a writable host array of `shape`."""
-        array: NDArray[Any] = self.diff_tensor.update()
+        """The gradient as a writable host array of `shape`, which the caller may keep and change from now on."""
+        array: NDArray[Any] = self.diff_tensor.show()
         return array
 
     def reshape(self, *shape: int) -> None:

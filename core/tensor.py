@@ -78,20 +78,31 @@ HOST = HostMemory()
 
 
 class Storage:
-    """The copies of one run of values, and which of them are valid. Shared by tensors that share data."""
+    """The copies of one run of values, and which of them are valid. Shared by tensors that share data.
 
-    __slots__ = ("capacity", "copies", "dtype", "valid")
+    is_shown: somebody may hold the host array and change it at any time, so that copies of it are made anew at each
+    reading.
+    """
+
+    __slots__ = ("capacity", "copies", "dtype", "is_shown", "valid")
 
     def __init__(self, capacity: int, dtype: DTypeLike = np.float32) -> None:
         self.capacity = capacity
         self.dtype = np.dtype(dtype)
         self.copies: dict[Memory, Any] = {}
         self.valid: set[Memory] = set()
+        self.is_shown = False
+
+    def is_valid(self, memory: Memory) -> bool:
+        """Return whether the copy in `memory` has the newest values for sure."""
+        if self.is_shown and memory is not HOST and HOST in self.valid:
+            return False
+        return memory in self.valid
 
     def make_valid(self, memory: Memory) -> None:
         """Bring the newest values into `memory`; values never written are zero."""
         storage = self.ensure(memory)
-        if self.valid and memory not in self.valid and not self._take(memory, storage):
+        if self.valid and not self.is_valid(memory) and not self._take(memory, storage):
             if HOST not in self.valid:
                 source = next(iter(self.valid))
                 source.to_host(self.copies[source], self.ensure(HOST))
@@ -137,7 +148,7 @@ class Tensor:
 
     def read(self, memory: Memory = HOST) -> Any:
         """Return the valid values in `memory`; the caller must not change them."""
-        if memory not in self.storage.valid:
+        if not self.storage.is_valid(memory):
             self.storage.make_valid(memory)
         return self._view(memory)
 
@@ -153,6 +164,16 @@ class Tensor:
         if len(self.storage.valid) > 1:
             self.storage.valid = {memory}
         return array
+
+    def show(self) -> Any:
+        """Return the valid values on the host for whoever may hold and change them from now on, unasked."""
+        self.storage.is_shown = True
+        return self.update()
+
+    def refresh(self) -> None:
+        """Bring the newest values to the host if somebody may be looking at the array there."""
+        if self.storage.is_shown and HOST not in self.storage.valid:
+            self.storage.make_valid(HOST)
 
     def reshape(self, shape: tuple[int, ...]) -> None:
         """Take another shape; memory is replaced (by zeros) only if it has become too small."""

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
+from dtrain.core.errors import UserError
 from dtrain.dist.errors import LaunchError
 from dtrain.launcher.gpus import NO_GPU_ENGINE, find_gpus
 from dtrain.launcher.mpirun import find_mpirun, mpirun_environment, num_physical_cores
@@ -50,6 +51,7 @@ def diagnose() -> Iterator[Finding]:
     yield Finding("cores", f"{num_physical_cores()} cores, {usable_cores()} processors usable")
     yield Finding("threads per rank", ", ".join(f"{name}={os.environ[name]}" for name in THREAD_VARIABLES))
     yield examine_numpy()
+    yield examine_onednn()
     yield examine_module("google.protobuf", "protobuf")
     yield examine_module("lmdb", "lmdb")
     yield examine_mpi()
@@ -65,6 +67,21 @@ def examine_numpy() -> Finding:
         return finding
     blas = importlib.import_module("numpy").show_config(mode="dicts")["Build Dependencies"]["blas"]
     return Finding("numpy", f"{finding.text}, BLAS {blas.get('name')} {blas.get('version')}")
+
+
+def examine_onednn() -> Finding:
+    """Look for oneDNN, with which the faster of the CPU engines computes."""
+    try:
+        library = importlib.import_module("dtrain.core.engines.onednn.library")
+    except ImportError:
+        return Finding("CPU engine", "none without numpy")
+    try:
+        found = library.load_library(os.environ)
+    except library.MissingLibrary as missing:
+        return Finding("CPU engine", f"reference, the slower one: {missing}")
+    except UserError as error:
+        return Finding("CPU engine", "reference, the slower one", str(error))
+    return Finding("CPU engine", f"onednn: oneDNN {found.version}, {found.runtime} threads ({found.path})")
 
 
 def examine_module(module: str, requirement: str) -> Finding:

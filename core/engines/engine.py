@@ -17,12 +17,16 @@ from dtrain.core.tensor import Memory
 log = logging.getLogger(__name__)
 
 
+class NotOffered(Exception):
+    """An engine has an operation, but not for this spec; in words for what, if that is not the whole operation."""
+
+
 class Engine(ABC):
     """Carries out operations on blobs.
 
     name: what the command line and `engine` fields call it. memory: where its arrays live. xp: the array
-    module of those arrays. operations: spec type → factory(spec, engine). fallback: the engine that is asked
-    for what is missing here; it is named once in the log.
+    module of those arrays. operations: spec type → factory(spec, engine), which may raise NotOffered. fallback: the
+    engine that is asked for what is missing here; it is named once in the log.
     """
 
     name: ClassVar[str]
@@ -32,17 +36,24 @@ class Engine(ABC):
     fallback: Engine | None = None
 
     def __init__(self) -> None:
-        self._told: set[type] = set()
+        self._told: set[str] = set()
 
     def create(self, spec: Any) -> Any:
         """Return the object that carries out `spec` (one of operations.py, whose protocols say how)."""
         factory = self.operations.get(type(spec))
-        if factory is not None:
-            return factory(spec, self)
         kind = type(spec).__name__.removesuffix("Spec")
+        if factory is not None:
+            try:
+                return factory(spec, self)
+            except NotOffered as limits:
+                kind = " ".join([kind, *limits.args])
+        return self.ask_fallback(spec, kind)
+
+    def ask_fallback(self, spec: Any, kind: str) -> Any:
+        """Return what the fallback has for `spec`, and say once that this engine has no `kind`."""
         assert self.fallback is not None, f"engine {self.name} has no {kind} and no engine to fall back on"
-        if type(spec) not in self._told:
-            self._told.add(type(spec))
+        if kind not in self._told:
+            self._told.add(kind)
             log.info("engine %s has no %s; engine %s runs it", self.name, kind, self.fallback.name)
         return self.fallback.create(spec)
 

@@ -153,10 +153,10 @@ class Layer(ABC):
         values = written_values(self.param, len(self.blobs), shape)
         blob = self.blobs.add_blob(*shape)
         if values is not None:
-            blob.data[...] = values
+            blob.update_data()[...] = values
             return blob
         random = self.context.random.for_filler(f"{self.name}:{len(self.blobs) - 1}")
-        fill(blob.data, filler, random)
+        fill(blob.update_data(), filler, random)
         return blob
 
     def wants_param(self, index: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dtrain.core.blob import Blob
+from dtrain.core.engines.operations import EltwiseSpec
 from dtrain.core.layers.layer import LAYERS, Arity, Layer
 from dtrain.core.layers.parts.view import show
 
@@ -23,6 +24,9 @@ class Split(Layer):
         for blob in top:
             blob.reshape(*bottom[0].shape)
             show(self, bottom[0], blob)
+        spec = EltwiseSpec(bottom[0].shape, "SUM", (1.0,) * len(top))
+        self.sum = self.engine.create(spec)
+        self.diffs = [_diff_as_data(blob) for blob in (*top, bottom[0])]
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Show the data again: the bottom may itself be a view whose memory was exchanged."""
@@ -31,9 +35,12 @@ class Split(Layer):
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Sum the tops' gradients."""
-        if not propagate_down[0]:
-            return
-        diff = bottom[0].write_diff(self.memory)
-        diff[...] = top[0].read_diff(self.memory)
-        for blob in top[1:]:
-            diff += blob.read_diff(self.memory)
+        if propagate_down[0]:
+            self.sum.forward(self.diffs[:-1], self.diffs[-1])
+
+
+def _diff_as_data(blob: Blob) -> Blob:
+    """Return a blob whose data is the diff of `blob`, for operations that compute on data."""
+    other = Blob(blob.shape, blob.dtype)
+    other.data_tensor = blob.diff_tensor
+    return other

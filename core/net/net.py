@@ -112,6 +112,7 @@ class Net:
                 call(i)
         if last == len(self.layers) - 1:
             self.context.random.pass_index += 1
+        self._refresh()
         return loss
 
     def backward(self, start: int | None = None, end: int = 0) -> None:
@@ -123,6 +124,7 @@ class Net:
             self.backward_layer(i)
             for call in self.callbacks.after_backward:
                 call(i)
+        self._refresh()
 
     def forward_layer(self, i: int) -> float:
         """Run layer i forward and return its loss. Raises UserError in the layer's name."""
@@ -191,6 +193,12 @@ class Net:
         """Stop reader threads and close the files of all layers."""
         for layer in self.layers:
             layer.close()
+
+    def _refresh(self) -> None:
+        """Bring what layers have computed elsewhere to the arrays that somebody got from blob.data or blob.diff."""
+        for blob in self.blobs.values():
+            blob.data_tensor.refresh()
+            blob.diff_tensor.refresh()
 
     # -- setting up ----------------------------------------------------------------------------------------
 

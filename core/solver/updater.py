@@ -89,7 +89,7 @@ class Updater:
     def _update(self, k: int, scale: float, step: Step) -> None:
         """Update param number k, piece by piece if the rule allows it."""
         blob = self.params[k].blob
-        arrays = (blob.data, blob.diff, *self.history[k :: len(self.params)])
+        arrays = (blob.update_data(), blob.update_diff(), *self.history[k :: len(self.params)])
         to_rule = step if self.rule.takes_decay else Step(step.rate, step.iteration)
         for data, diff, *history in _pieces(arrays) if self.rule.elementwise else [arrays]:
             if scale != 1.0:

@@ -87,6 +87,32 @@ def test_values_go_between_two_host_memories() -> None:
     assert tensor.read(HOST).tolist() == [8, 2]
 
 
+def test_show_lets_later_changes_of_the_array_reach_other_memories(negated: NegatedMemory) -> None:
+    tensor = make_tensor([1, 2])
+    array = tensor.show()
+    assert tensor.read(negated).tolist() == [-1, -2]
+    array[0] = 5
+    assert tensor.read(negated).tolist() == [-5, -2]
+
+
+def test_refresh_brings_values_to_the_array_that_was_shown(negated: NegatedMemory) -> None:
+    tensor = make_tensor([1, 2])
+    array = tensor.show()
+    tensor.write(negated)[...] = [-7, -8]
+    assert tensor.read(negated).tolist() == [-7, -8]
+    assert array.tolist() == [1, 2]
+    tensor.refresh()
+    assert array.tolist() == [7, 8]
+    assert negated.copies == ["out"]
+
+
+def test_refresh_of_what_nobody_was_shown_copies_nothing(negated: NegatedMemory) -> None:
+    tensor = make_tensor([1, 2])
+    tensor.write(negated)
+    tensor.refresh()
+    assert negated.copies == []
+
+
 def test_share_shows_one_run_of_values_under_two_shapes(negated: NegatedMemory) -> None:
     tensor, flat = Tensor((2, 2)), Tensor((4,))
     flat.share(tensor)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
+from dtrain.core.engines.onednn import library
+from dtrain.core.engines.onednn.library import MissingLibrary
 from dtrain.launcher import diagnosis
 from dtrain.launcher.diagnosis import (
     Finding,
@@ -14,6 +17,7 @@ from dtrain.launcher.diagnosis import (
     examine_module,
     examine_mpi,
     examine_numpy,
+    examine_onednn,
     judge_mpi,
 )
 from dtrain.launcher.threads import THREAD_VARIABLES
@@ -31,6 +35,24 @@ def test_examine_numpy_names_its_version_and_blas() -> None:
     finding = examine_numpy()
     assert finding.text.startswith(f"{np.__version__}, BLAS ")
     assert finding.problem == ""
+
+
+def test_examine_onednn_that_is_missing_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_none(environment: object) -> None:
+        raise MissingLibrary("engine onednn needs oneDNN 3, got none; install it")
+
+    monkeypatch.setattr(library, "load_library", load_none)
+    text = "reference, the slower one: engine onednn needs oneDNN 3, got none; install it"
+    assert examine_onednn() == Finding("CPU engine", text)
+
+
+def test_examine_onednn_that_does_not_load_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "libdnnl.so.3"
+    path.write_text("not a library")
+    monkeypatch.setenv(library.VARIABLE, str(path))
+    assert examine_onednn().problem.startswith(f"{path} must be a library that can be loaded, got: ")
 
 
 @pytest.mark.parametrize(
@@ -71,7 +93,8 @@ def test_diagnose_here_looks_at_every_part(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(diagnosis, "examine_mpi", lambda: Finding("MPI", "left out here"))
     findings = {finding.subject: finding for finding in diagnose()}
     assert list(findings) == [
-        *("Python", "platform", "cores", "threads per rank", "numpy", "protobuf", "lmdb"),
+        *("Python", "platform", "cores", "threads per rank", "numpy", "CPU engine"),
+        *("protobuf", "lmdb"),
         *("MPI", "GPU", "GPU engine", "disk"),
     ]
     assert sys.executable in findings["Python"].text

@@ -9,7 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines import create_engine
-from dtrain.core.engines.engine import Engine
+from dtrain.core.engines.engine import Engine, NotOffered
 from dtrain.core.engines.operations import ActivationSpec, InnerProductSpec, SoftmaxSpec, Wanted
 from dtrain.core.engines.reference.activation import Activation
 from dtrain.core.engines.reference.engine import ReferenceEngine
@@ -62,7 +62,7 @@ class PartialEngine(DeviceEngine):
 
 def filled(*shape: int, start: float = 0.0) -> Blob:
     blob = Blob(shape)
-    blob.data[...] = np.arange(start, start + blob.count).reshape(shape) / 4
+    blob.write_data()[...] = np.arange(start, start + blob.count).reshape(shape) / 4
     return blob
 
 
@@ -73,10 +73,11 @@ def run_two_layers(first_engine: Engine, second_engine: Engine) -> list[Any]:
     activation = second_engine.create(ActivationSpec((2, 4), "tanh"))
     product.forward(x, weight, bias, y)
     activation.forward(y, y)
-    y.diff[...] = 1
+    y.write_diff()[...] = 1
     activation.backward(y, y)
     product.backward(x, weight, bias, y, Wanted())
-    return [array.tolist() for array in (y.data, x.diff, weight.diff, bias.diff)]
+    arrays = y.read_data(), x.read_diff(), weight.read_diff(), bias.read_diff()
+    return [array.tolist() for array in arrays]
 
 
 def test_engine_on_memory_of_its_own_gives_the_same_results() -> None:
@@ -102,6 +103,20 @@ def test_create_of_what_an_engine_lacks_asks_the_fallback_and_says_so_once(
         for _ in range(2):
             assert engine.create(SoftmaxSpec((1, 2), 1)).memory is HOST
     assert caplog.messages == ["engine partial has no Softmax; engine reference runs it"]
+
+
+def test_create_of_what_an_engine_does_not_offer_asks_the_fallback_and_says_what(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(spec: Any, engine: Engine) -> Any:
+        raise NotOffered("of two axes")
+
+    engine = PartialEngine()
+    engine.operations = {SoftmaxSpec: refuse}
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            assert engine.create(SoftmaxSpec((1, 2), 1)).memory is HOST
+    assert caplog.messages == ["engine partial has no Softmax of two axes; engine reference runs it"]
 
 
 def test_create_of_what_nobody_has_is_a_bug() -> None:

@@ -1,20 +1,65 @@
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from dtrain.core.engines import ENGINES, FASTEST_FIRST, create_engine
+from dtrain.core.engines.onednn import engine
+from dtrain.core.engines.onednn.library import MissingLibrary
 from dtrain.core.errors import UserError
 
 
-def test_create_engine_without_a_name_takes_the_fastest() -> None:
-    assert create_engine().name == FASTEST_FIRST[0]
+def refuse(error: UserError) -> Callable[[], Any]:
+    def bind() -> Any:
+        raise error
+
+    return bind
+
+
+def test_create_engine_without_a_name_takes_onednn_where_it_is_installed() -> None:
+    try:
+        create_engine("onednn")
+    except MissingLibrary:
+        pytest.skip("oneDNN is not installed")
+    assert create_engine().name == FASTEST_FIRST[0] == "onednn"
+
+
+def test_create_engine_without_onednn_takes_the_reference_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engine, "_bind", refuse(MissingLibrary("none")))
+    with caplog.at_level(logging.INFO):
+        assert create_engine().name == "reference"
+    assert not caplog.messages
+
+
+def test_create_engine_with_a_onednn_that_does_not_work_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engine, "_bind", refuse(UserError("x.so must be oneDNN 3, got 2.6.3")))
+    assert create_engine().name == "reference"
+    assert caplog.messages == [
+        "engine onednn can't be used, so a slower one computes: x.so must be oneDNN 3, got 2.6.3"
+    ]
+
+
+def test_create_engine_by_name_of_one_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_bind", refuse(MissingLibrary("engine onednn needs oneDNN 3, got none")))
+    with pytest.raises(UserError, match="engine onednn needs oneDNN 3, got none"):
+        create_engine("onednn")
 
 
 @pytest.mark.parametrize("name", list(ENGINES))
 def test_create_engine_by_name_gives_a_new_one_of_that_name(name: str) -> None:
-    engine = create_engine(name)
-    assert engine.name == name
-    assert create_engine(name) is not engine
+    try:
+        created = create_engine(name)
+    except MissingLibrary:
+        pytest.skip("oneDNN is not installed")
+    assert created.name == name
+    assert create_engine(name) is not created
 
 
 def test_create_engine_of_an_unknown_name_lists_the_known_ones() -> None:

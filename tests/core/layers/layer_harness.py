@@ -7,9 +7,11 @@ differences along a random direction.
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines import create_engine
+from dtrain.core.engines.onednn.library import MissingLibrary
 from dtrain.core.layers import LAYERS, Layer, LayerContext
 from dtrain.core.layers.layer import InPlace
 from dtrain.core.random_streams import RandomStreams
@@ -116,14 +119,21 @@ def parse_layer(text: str) -> caffe_pb2.LayerParameter:
     return text_format.Parse(text, caffe_pb2.LayerParameter())
 
 
-def make_layer(text: str, num_bottoms: int, num_tops: int = 1, phase: int = TRAIN, rank: int = 0) -> Layer:
+def make_layer(
+    text: str,
+    num_bottoms: int,
+    num_tops: int = 1,
+    phase: int = TRAIN,
+    rank: int = 0,
+    engine: str = "reference",
+) -> Layer:
     """Return a layer with bottoms x0, x1 … and tops y0, y1 …, not set up."""
     param = parse_layer(text)
     param.name = "layer"
     param.bottom.extend(f"x{i}" for i in range(num_bottoms))
     param.top.extend(f"y{i}" for i in range(num_tops))
     random = RandomStreams(seed=1, rank=rank)
-    return LAYERS[param.type](param, LayerContext(phase, create_engine("reference"), random, Shard(0, 1)))
+    return LAYERS[param.type](param, LayerContext(phase, create_engine(engine), random, Shard(0, 1)))
 
 
 def make_rig(
@@ -134,10 +144,11 @@ def make_rig(
     in_place: bool = False,
     dtype: DTypeLike = np.float64,
     rank: int = 0,
+    engine: str = "reference",
 ) -> Rig:
     """Return a layer, set up on bottoms of the given values; its params are of `dtype` too."""
     arrays = [np.asarray(values) for values in inputs]
-    layer = make_layer(text, len(arrays), num_tops, phase, rank)
+    layer = make_layer(text, len(arrays), num_tops, phase, rank, engine)
     bottom = [Blob(values.shape, dtype) for values in arrays]
     top = [Blob((0,), dtype) for _ in range(num_tops)]
     if in_place:
@@ -157,9 +168,15 @@ def _converted(blob: Blob, dtype: DTypeLike) -> Blob:
     return other
 
 
-def rig_of(row: Row, phase: int, dtype: DTypeLike = np.float64, in_place: bool = False) -> Rig:
+def rig_of(
+    row: Row,
+    phase: int,
+    dtype: DTypeLike = np.float64,
+    in_place: bool = False,
+    engine: str = "reference",
+) -> Rig:
     """Return a row's layer with its inputs and params."""
-    rig = make_rig(row.layer, row.make_inputs(), row.num_tops, phase, in_place, dtype)
+    rig = make_rig(row.layer, row.make_inputs(), row.num_tops, phase, in_place, dtype, engine=engine)
     set_params(row, rig.layer)
     return rig
 
@@ -279,6 +296,37 @@ def check_in_place(row: Row) -> None:
             np.testing.assert_allclose(other.diff, one.diff, rtol=1e-12, atol=1e-15)
 
 
+def check_onednn(row: Row) -> None:
+    """The oneDNN engine gives the tops and gradients that the reference engine gives in float64, in place too."""
+    if not has_onednn():
+        pytest.skip("oneDNN is not installed")
+    may_be_in_place = LAYERS[row.type].in_place is InPlace.YES and row.in_place
+    for phase, in_place in itertools.product(row.phases, (False, True) if may_be_in_place else (False,)):
+        exact = rig_of(row, phase)
+        weights = top_weights(row, exact)
+        rigs = exact, rig_of(row, phase, np.float32, in_place, "onednn")
+        tops, diffs = [], []
+        for rig in rigs:
+            tops.append(rig.forward())
+            if rig.layer.has_backward and row.gradient_tops:
+                rig.backward(weights)
+                blobs = [rig.bottom[i] for i in rig.differentiable]
+                diffs.append([blob.diff for blob in (*blobs, *rig.layer.blobs)])
+        for expected, actual in (*zip(*tops, strict=True), *zip(*diffs or ([], []), strict=True)):
+            scale = max(1.0, np.abs(expected).max(initial=0.0))
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4 * scale)
+
+
+@cache
+def has_onednn() -> bool:
+    """Return whether oneDNN is installed here."""
+    try:
+        create_engine("onednn")
+    except MissingLibrary:
+        return False
+    return True
+
+
 def cases(rows: Iterable[Row]) -> list[Any]:
     """Return a pytest parameter (check, row) for each check that applies to each row."""
     return [
@@ -291,6 +339,7 @@ def cases(rows: Iterable[Row]) -> list[Any]:
 def _checks_of(row: Row) -> list[Callable[[Row], None]]:
     layer_class = LAYERS[row.type]
     checks: list[Callable[[Row], None]] = [check_forward]
+    checks += [check_onednn]
     checks += [check_batch_sizes] if row.batches else []
     checks += [check_gradient, check_diff_rules] if layer_class.has_backward and row.gradient_tops else []
     checks += [check_in_place] if layer_class.in_place is InPlace.YES and row.in_place else []

@@ -141,7 +141,7 @@ def test_convolution_with_another_axis_takes_all_axes_before_it_as_batch(
     row = Row("", (int(np.prod(outer)), 2, 4, 4), 3, (2, 2))
     x, weight = rig.normal(*row.fine), rig.normal(*row.weight)
     spec = ConvolutionSpec(
-        (*outer, *row.fine[1:]), row.weight, (*outer, *row.coarse[1:]), axis, *row.geometry()
+        (*outer, *row.fine[1:]), row.weight, (*outer, *row.coarse[1:]), axis, *row.geometry(), bias=False
     )
     y = rig.void(spec.y_shape)
     rig.engine.create(spec).forward(rig.blob(x.reshape(spec.x_shape)), rig.blob(weight), None, y)

@@ -29,5 +29,7 @@ def test_is_global_of_one_window_that_is_the_plane(
 def test_global_max_pooling_shows_a_nan(rig: Any) -> None:
     spec = PoolingSpec((1, 2, 1, 2), (1, 2, 1, 1), "MAX", (1, 2), (1, 1), (0, 0))
     y = rig.void(spec.y_shape)
-    rig.engine.create(spec).forward(rig.blob(np.array([[[[1.0, np.nan]], [[2, 3]]]])), y, None)
+    rig.engine.create(spec).forward(
+        rig.blob(np.array([[[[rig.neighbour_of_nan, np.nan]], [[2, 3]]]])), y, None
+    )
     assert np.isnan(y.data).ravel().tolist() == [True, False]

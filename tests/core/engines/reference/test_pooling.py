@@ -103,5 +103,5 @@ def test_pooling_of_a_window_without_inputs_gives_the_lowest_number_or_zero(rig:
 def test_max_pooling_shows_a_nan(rig: Any) -> None:
     spec = PoolingSpec((1, 1, 1, 4), (1, 1, 1, 2), "MAX", (1, 2), (1, 2), (0, 0))
     y = rig.void(spec.y_shape)
-    rig.engine.create(spec).forward(rig.blob(np.array([[[[1.0, np.nan, 2, 3]]]])), y, None)
+    rig.engine.create(spec).forward(rig.blob(np.array([[[[rig.neighbour_of_nan, np.nan, 2, 3]]]])), y, None)
     assert np.isnan(y.data).ravel().tolist() == [True, False]

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dtrain.core.blob import Blob
+from dtrain.core.engines.engine import NotOffered
+from dtrain.core.engines.onednn.convolution import Convolution
+from dtrain.core.engines.operations import ConvolutionSpec, Wanted
+
+# x_shape, weight_shape, y_shape, axis, stride, pad, dilation, group
+SPECS = {
+    "image": ConvolutionSpec((2, 3, 9, 9), (32, 3, 5, 5), (2, 32, 9, 9), 1, (1, 1), (2, 2), (1, 1)),
+    "blocks": ConvolutionSpec((2, 32, 7, 8), (48, 32, 3, 3), (2, 48, 4, 4), 1, (2, 2), (1, 1), (1, 1)),
+    "no blocks": ConvolutionSpec((2, 20, 8, 8), (50, 20, 5, 5), (2, 50, 4, 4), 1, (1, 1), (0, 0), (1, 1)),
+    "rest left out": ConvolutionSpec((1, 16, 8, 8), (16, 16, 3, 3), (1, 16, 3, 3), 1, (3, 3), (1, 1), (1, 1)),
+    "groups": ConvolutionSpec((2, 32, 6, 6), (64, 16, 3, 3), (2, 64, 6, 6), 1, (1, 1), (1, 1), (1, 1), 2),
+    "depthwise": ConvolutionSpec((2, 20, 6, 6), (20, 1, 3, 3), (2, 20, 6, 6), 1, (1, 1), (1, 1), (1, 1), 20),
+    "dilated": ConvolutionSpec((1, 16, 9, 9), (16, 16, 3, 3), (1, 16, 5, 3), 1, (1, 1), (0, 0), (2, 3)),
+    "volume": ConvolutionSpec(
+        (1, 16, 4, 5, 6), (16, 16, 2, 3, 3), (1, 16, 3, 3, 4), 1, (1, 1, 1), (0, 0, 0), (1, 1, 1)
+    ),
+    "row": ConvolutionSpec((2, 16, 12), (20, 16, 3), (2, 20, 12), 1, (1,), (1,), (1,)),
+    "transposed": ConvolutionSpec(
+        (2, 32, 4, 4), (32, 16, 4, 4), (2, 16, 8, 8), 1, (2, 2), (1, 1), (1, 1), transposed=True
+    ),
+    "transposed groups": ConvolutionSpec(
+        (2, 20, 4, 4), (20, 1, 4, 4), (2, 20, 8, 8), 1, (2, 2), (1, 1), (1, 1), 20, transposed=True
+    ),
+}
+
+
+class Operands:
+    """The four blobs of a convolution, float32 for oneDNN or float64 for the reference."""
+
+    def __init__(self, spec: ConvolutionSpec, values: list[Any], dtype: Any) -> None:
+        self.blobs = [Blob(array.shape, dtype) for array in values]
+        for blob, array in zip(self.blobs, values, strict=True):
+            blob.data[...], blob.diff[...] = array, 0.5
+        self.y = Blob(spec.y_shape, dtype)
+
+    def run(self, operation: Any, y_diff: Any, wanted: Wanted) -> list[Any]:
+        """Return y and the diffs."""
+        operation.forward(*self.blobs, self.y)
+        y = self.y.data.copy()
+        self.y.diff[...] = y_diff
+        operation.backward(*self.blobs, self.y, wanted)
+        return [y, *(blob.diff for blob in self.blobs)]
+
+
+def draw(bench: Any, spec: ConvolutionSpec) -> list[Any]:
+    return [bench.normal(*shape) for shape in (spec.x_shape, spec.weight_shape, (spec.y_shape[1],))]
+
+
+@pytest.mark.parametrize("wanted", [Wanted(), Wanted(x=False), Wanted(weight=False), Wanted(bias=False)])
+@pytest.mark.parametrize("name", SPECS)
+def test_convolution_gives_what_the_reference_gives(bench: Any, name: str, wanted: Wanted) -> None:
+    spec = SPECS[name]
+    values, y_diff = draw(bench, spec), bench.normal(*spec.y_shape)
+    operation = bench.engine.create(spec)
+    assert isinstance(operation, Convolution)
+    expected = Operands(spec, values, np.float64).run(bench.reference.create(spec), y_diff, wanted)
+    actual = Operands(spec, values, np.float32).run(operation, y_diff, wanted)
+    for one, other in zip(actual, expected, strict=True):
+        bench.expect(one, other)
+
+
+@pytest.mark.parametrize("layout", ["plain", "channels last", "blocked"])
+def test_convolution_takes_x_and_the_diff_of_y_from_each_layout(bench: Any, layout: str) -> None:
+    spec = SPECS["blocks"]
+    values, y_diff = draw(bench, spec), bench.normal(*spec.y_shape)
+    expected = Operands(spec, values, np.float64).run(bench.reference.create(spec), y_diff, Wanted())
+    operands = Operands(spec, values, np.float32)
+    operation = bench.engine.create(spec)
+    bench.place(operands.blobs[0].data_tensor, layout)
+    operation.forward(*operands.blobs, operands.y)
+    operands.y.diff[...] = y_diff
+    bench.place(operands.y.diff_tensor, layout)
+    operation.backward(*operands.blobs, operands.y, Wanted())
+    actual = [operands.y.data, *(blob.diff for blob in operands.blobs)]
+    for one, other in zip(actual, expected, strict=True):
+        bench.expect(one, other)
+
+
+def test_convolution_reorders_the_weight_once_per_change(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = SPECS["blocks"]
+    x, weight, bias, y = (
+        Blob(shape) for shape in (spec.x_shape, spec.weight_shape, (spec.y_shape[1],), spec.y_shape)
+    )
+    operation = bench.engine.create(spec)
+    shapes = []
+    reorder = type(operation.weight_memory).from_host
+
+    def count(self: Any, host: Any, storage: Any) -> None:
+        shapes.append(self.shape)
+        reorder(self, host, storage)
+
+    monkeypatch.setattr(type(operation.weight_memory), "from_host", count)
+    x.write_data()[...], bias.write_data()[...] = 1, 0
+    for weight_value in (1.0, 2.0):
+        weight.write_data()[...] = weight_value  # what an update does
+        for _ in range(3):
+            operation.forward(x, weight, bias, y)
+        # One place well inside sees 32 channels of 3 x 3.
+        assert y.read_data()[0, 0, 1, 1] == weight_value * 32 * 9
+    assert shapes.count(spec.weight_shape) == 2
+
+
+def test_convolution_asks_for_channels_last_where_blocks_would_be_filled_up(bench: Any) -> None:
+    plain_last = SPECS["no blocks"]
+    operation = Convolution(plain_last, bench.engine)
+    assert operation.x_memory is bench.memory("channels last", plain_last.x_shape)
+    assert operation.y_memory is bench.memory("channels last", plain_last.y_shape)
+
+
+def test_convolution_over_four_axes_is_not_offered(bench: Any) -> None:
+    ones = (1,) * 4
+    spec = ConvolutionSpec((1, 1, *ones), (1, 1, *ones), (1, 1, *ones), 1, ones, (0,) * 4, ones)
+    with pytest.raises(NotOffered, match="over 4 spatial axes"):
+        Convolution(spec, bench.engine)
+
+
+def test_convolution_without_bias_leaves_none_out(bench: Any) -> None:
+    spec = replace(SPECS["image"], bias=False)
+    x, weight, _ = draw(bench, spec)
+    results = []
+    for engine, dtype in ((bench.reference, np.float64), (bench.engine, np.float32)):
+        blobs = Operands(spec, [x, weight], dtype)
+        operation = engine.create(spec)
+        operation.forward(*blobs.blobs, None, blobs.y)
+        blobs.y.diff[...] = 1
+        operation.backward(*blobs.blobs, None, blobs.y, Wanted())
+        results.append([blobs.y.data, blobs.blobs[0].diff, blobs.blobs[1].diff])
+    for expected, actual in zip(*results, strict=True):
+        bench.expect(actual, expected)
+
+
+def test_convolution_whose_gradient_is_not_offered_has_the_references(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    binding = type(bench.engine.binding)
+    describe = binding.describe
+
+    def describe_forward_only(self: Any, kind: str, *arguments: Any, **options: Any) -> Any:
+        if "backward" in kind:
+            raise NotOffered
+        return describe(self, kind, *arguments, **options)
+
+    monkeypatch.setattr(binding, "describe", describe_forward_only)
+    spec = SPECS["blocks"]
+    values, y_diff = draw(bench, spec), bench.normal(*spec.y_shape)
+    expected = Operands(spec, values, np.float64).run(bench.reference.create(spec), y_diff, Wanted())
+    with caplog.at_level(logging.INFO):
+        actual = Operands(spec, values, np.float32).run(Convolution(spec, bench.engine), y_diff, Wanted())
+    for one, other in zip(actual, expected, strict=True):
+        bench.expect(one, other)
+    line = "engine onednn has no gradient of this Convolution; engine reference runs it"
+    assert caplog.messages == [line]
+
+
+def test_convolution_with_a_depth_whose_gradient_is_wrong_is_not_offered(bench: Any) -> None:
+    spec = ConvolutionSpec(
+        (1, 16, 5, 4, 4), (16, 16, 5, 2, 2), (1, 16, 4, 3, 3), 1, (2, 1, 1), (3, 0, 0), (1, 1, 1)
+    )
+    with pytest.raises(NotOffered, match="a stride of 2 and a pad of 3 in depth"):
+        Convolution(spec, bench.engine)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dtrain.core.blob import Blob
+from dtrain.core.engines.engine import NotOffered
+from dtrain.core.engines.onednn.eltwise import create_eltwise
+from dtrain.core.engines.onednn.layouts import Layout
+from dtrain.core.engines.operations import EltwiseSpec
+
+SHAPE = (2, 20, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "layouts",
+    [("plain",) * 3, ("blocked",) * 3, ("plain", "blocked", "channels last")],
+    ids=["plain", "blocked", "mixed"],
+)
+@pytest.mark.parametrize(
+    ("operation", "coeffs"),
+    [("SUM", (1.0, 1.0, 1.0)), ("SUM", (2.0, -0.5, 0.0)), ("PROD", (1.0,) * 3), ("MAX", (1.0,) * 3)],
+)
+def test_eltwise_of_any_layouts_gives_what_the_reference_gives(
+    bench: Any, operation: str, coeffs: tuple[float, ...], layouts: tuple[str, ...]
+) -> None:
+    spec = EltwiseSpec(SHAPE, operation, coeffs)
+    xs, y_diff = [bench.normal(*SHAPE) for _ in layouts], bench.normal(*SHAPE)
+    results = []
+    for engine in (bench.reference, bench.engine):
+        is_exact = engine is bench.reference
+        blobs = [
+            bench.exact(x) if is_exact else bench.blob(x, layout)
+            for x, layout in zip(xs, layouts, strict=True)
+        ]
+        y = Blob(SHAPE, blobs[0].dtype)
+        carried_out = engine.create(spec)
+        carried_out.forward(blobs, y)
+        lies_in_layout = any(isinstance(memory, Layout) for memory in y.data_tensor.storage.valid)
+        assert lies_in_layout == (not is_exact and "blocked" in layouts)
+        values = y.read_data().copy()
+        y.diff[...] = y_diff
+        carried_out.backward(blobs, y, [True, False, True])
+        assert np.isnan(blobs[1].diff).all()
+        results.append((values, blobs[0].diff, blobs[2].diff))
+    for expected, actual in zip(*results, strict=True):
+        bench.expect(actual, expected)
+
+
+def test_eltwise_product_with_a_quotient_as_gradient_is_not_offered(bench: Any) -> None:
+    with pytest.raises(NotOffered, match="quotient"):
+        create_eltwise(EltwiseSpec(SHAPE, "PROD", (1.0, 1.0), stable_prod_grad=False), bench.engine)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from all_reduce import bench_all_reduce
+from engines import bench_engines
 from measuring import ROUNDS, median, run_program
 from overlap import bench_overlap
 from scaling import bench_scaling
@@ -150,6 +151,7 @@ def bench_startup(folder: Path) -> None:
 # Each gets a folder for its files, the same one, and prints its figures.
 BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "lenet": bench_lenet,
+    "engines": bench_engines,
     "startup": bench_startup,
     "big_net": bench_big_net,
     "snapshot": bench_snapshot,

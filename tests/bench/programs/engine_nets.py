@@ -3,8 +3,7 @@
 OMP_NUM_THREADS=1 engine_nets.py lenet|cifar10_quick BATCH_SIZE NUM_ROUNDS [--layers]
 
 Data are made up and lie in memory. The engines take turns, and processor time counts, since machines are busy. Prints
-medians in ms as JSON, and
-with --layers those of each layer's forward and backward on oneDNN.
+medians in ms as JSON, and with --layers those of each layer's forward and backward.
 """
 
 from __future__ import annotations

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 # The count of writings that have begun; iteration (-1: none), doing, collective; the count of writings that are
 # complete; exit code by agreement (-1: none), time-out (-1: by default).
 _LAYOUT = struct.Struct("<Qq256s64sQhxxxxxxd")
-_COUNT = struct.Struct("<Q")
 _ACTIVITY = struct.Struct("<q256s64s")
 _EXIT_CODE = struct.Struct("<h")
 _TIMEOUT = struct.Struct("<d")
-_ACTIVITY_AT, _COMPLETE_AT, _EXIT_CODE_AT, _TIMEOUT_AT = 8, 336, 344, 352
+_ACTIVITY_AT, _EXIT_CODE_AT, _TIMEOUT_AT = 8, 344, 352
+_BEGUN, _COMPLETE = 0, 42  # the words of 8 bytes that count; they are written and read each at one go
 _NUM_READINGS, _PAUSE_S = 5, 0.001  # a writing takes a microsecond, unless its process has to wait for a core
 
 
@@ -53,6 +53,7 @@ class Mirror:
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _LAYOUT.size)  # anonymous and shared
+        self._words = memoryview(self._memory).cast("Q")
         self._changes = 0
         first = Reading()
         _LAYOUT.pack_into(self._memory, 0, 0, -1, first.doing.encode(), b"", 0, -1, -1.0)
@@ -60,11 +61,11 @@ class Mirror:
     def write(self, iteration: int | None, doing: bytes, collective: bytes) -> None:
         """Show an activity; that is a change, also where nothing differs."""
         self._changes += 1
-        _COUNT.pack_into(self._memory, 0, self._changes)
+        self._words[_BEGUN] = self._changes
         _ACTIVITY.pack_into(
             self._memory, _ACTIVITY_AT, -1 if iteration is None else iteration, doing, collective
         )
-        _COUNT.pack_into(self._memory, _COMPLETE_AT, self._changes)
+        self._words[_COMPLETE] = self._changes
 
     def write_exit_code(self, exit_code: int) -> None:
         """Say that the rank is leaving with `exit_code`, as agreed by all ranks."""
@@ -77,12 +78,13 @@ class Mirror:
     def read(self) -> Reading:
         """Return what the mirror holds now; texts may be torn where the rank died while it wrote them."""
         for _ in range(_NUM_READINGS):
-            complete = _COUNT.unpack_from(self._memory, _COMPLETE_AT)
+            complete = self._words[_COMPLETE]
             fields = _LAYOUT.unpack_from(self._memory)
-            if complete == _COUNT.unpack_from(self._memory):
+            changes = self._words[_BEGUN]
+            if complete == changes:
                 break
             time.sleep(_PAUSE_S)
-        changes, iteration, doing, collective, _, exit_code, timeout_s = fields
+        _, iteration, doing, collective, _, exit_code, timeout_s = fields
         return Reading(
             changes=changes,
             iteration=None if iteration < 0 else iteration,

@@ -143,7 +143,7 @@ class MpiCommunicator(Communicator):
         return CHUNK_BYTES if self.topology.num_nodes == 1 else min(CHUNK_BYTES, CHUNK_BYTES_BETWEEN_HOSTS)
 
     def any_order_will_do(self, array: Array) -> bool:
-        """Return whether sums in any order have the same bits: of whole numbers, or of two ranks if MPI knows them."""
+        """Return whether sums in any order have the same bits: whole numbers, or of two ranks if MPI knows them."""
         return array.dtype not in HALVES and (self.world_size <= 2 or array.dtype.kind != "f")
 
     def _sums_in_order(self, array: Array) -> bool:

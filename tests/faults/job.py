@@ -77,9 +77,16 @@ def processes_of(mark: str) -> dict[int, str]:
 def _wait_for_end(mark: str, timeout_s: float) -> list[str]:
     """Wait until no process carries the mark; return the command lines of those that are left."""
     deadline = time.monotonic() + timeout_s
-    while (left := processes_of(mark)) and time.monotonic() < deadline:
+    num_looks = (
+        0  # in a row that found none: a process that is becoming another program shows no mark for a moment
+    )
+    while num_looks < 2:
+        left = processes_of(mark)
+        num_looks = 0 if left else num_looks + 1
+        if left and time.monotonic() >= deadline:
+            return list(left.values())
         time.sleep(0.05)
-    return list(left.values())
+    return []
 
 
 def _kill_all(mark: str) -> None:

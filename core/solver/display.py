@@ -24,6 +24,7 @@ class Display:
         self._communicator = communicator
         self._interval = interval
         self._lap_start = (time.perf_counter(), 0)
+        self._next_epoch_line = 0
 
     def is_due(self, iteration: int) -> bool:
         """Return whether `iteration` is one to show (the solver's `display`)."""
@@ -48,9 +49,12 @@ class Display:
         log.info("Iteration %d, lr = %g", iteration, learning_rate)
 
     def show_epoch(self, iteration: int, epoch: int) -> None:
-        """Log that an epoch of the first reading layer begins, but for epoch 0. Not collective."""
+        """Log that an epoch of the first reading layer begins, but for epoch 0, and no more often than every `display`
+        iterations, for the sake of small sets. Not collective.
+        """
         layer = self._net.reading_layers[0]
-        if epoch:
+        if epoch and iteration >= self._next_epoch_line:
+            self._next_epoch_line = iteration + self._interval
             log.info(
                 'Epoch %d begins at iteration %d (%d records of layer "%s")',
                 *(epoch, iteration, layer.num_records, layer.name),

@@ -46,7 +46,12 @@ def test_show_epoch_says_which_begins_and_where(log: pytest.LogCaptureFixture, r
         display = Display(solver.net, SingleCommunicator(), 10)
         display.show_epoch(0, 0)
         display.show_epoch(1200, 3)
-    assert log.messages == ['Epoch 3 begins at iteration 1200 (100 records of layer "data")']
+        display.show_epoch(1209, 4)  # too soon after it
+        display.show_epoch(1210, 5)
+    assert log.messages == [
+        f'Epoch {epoch} begins at iteration {iteration} (100 records of layer "data")'
+        for epoch, iteration in ((3, 1200), (5, 1210))
+    ]
     assert not re.search(r"Iteration (\d+)", log.messages[0])  # which Caffe's parse_log.py looks for
 
 

@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     the cluster's mistake is printed as sentences, once for the job; a bug passes on as the exception that it
     is and so ends the process with a traceback and code 1, one of several ranks with 3.
 
-    Run as the process's own command line, one of several ranks goes on in a child of this process, which supervises it
-    and never returns. A program that gives `argv` is not forked, and its rank not watched.
+    Run as the process's own command line, one of several ranks goes on in a child of this process, which supervises
+    it and never returns. A program that gives `argv` is not forked, and its rank not watched.
     """
     set_num_threads(os.environ)
     try:

@@ -49,8 +49,9 @@ class Display:
         log.info("Iteration %d, lr = %g", iteration, learning_rate)
 
     def show_epoch(self, iteration: int, epoch: int) -> None:
-        """Log that an epoch of the first reading layer begins, but for epoch 0, and no more often than every `display`
-        iterations, for the sake of small sets. Not collective.
+        """Log that an epoch of the first reading layer begins, but for epoch 0. Not collective.
+
+        With small sets there is no more than one line every `display` iterations.
         """
         layer = self._net.reading_layers[0]
         if epoch and iteration >= self._next_epoch_line:

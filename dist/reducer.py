@@ -70,12 +70,16 @@ class Reducer:
             self._under_way.set()
 
     def move_on(self) -> None:
-        """Let the reductions under way move on without waiting. From any thread."""
-        with self._communicator.lock:
+        """Let the reductions under way move on, without waiting for anybody. From any thread."""
+        if not self._communicator.lock.acquire(blocking=False):
+            return
+        try:
             while self._num_done < self.num_started and self._started[self._num_done].test():
                 self._num_done += 1
             if self._num_done == self.num_started:
                 self._under_way.clear()
+        finally:
+            self._communicator.lock.release()
 
     def complete(self) -> Iterator[int]:
         """Start what is left and yield each bucket's number when its sums are there; then a new round. Collective."""

@@ -20,10 +20,7 @@ Array = NDArray[Any]
 Allocate = Callable[[int, np.dtype[Any]], Array]
 
 _VALUES_PER_LINE = ALIGNMENT_BYTES // np.dtype(np.float32).itemsize
-
-
-def _plain_memory(num_values: int, dtype: np.dtype[Any]) -> Array:
-    return aligned_zeros(num_values)
+_PIECE_SIZE = 1 << 16  # values, so that scratch memory is small and stays in the cache
 
 
 class Arena:
@@ -42,7 +39,7 @@ class Arena:
     """
 
     def __init__(
-        self, params: Sequence[Param], num_extra: int = 0, allocate: Allocate = _plain_memory
+        self, params: Sequence[Param], num_extra: int = 0, allocate: Allocate = aligned_zeros
     ) -> None:
         as_ready = list(reversed(params))
         learned = [param for param in as_ready if param.learning_rate_multiplier]
@@ -78,6 +75,15 @@ class Arena:
         for param in self.params:
             param.blob.write_diff()
         self.reduced[...] = 0
+
+
+def swap_values(left: Array, right: Array) -> None:
+    """Let each of two arrays, (n,) of one dtype, have the values of the other."""
+    for start in range(0, left.size, _PIECE_SIZE):
+        piece = slice(start, start + _PIECE_SIZE)
+        scratch = left[piece].copy()
+        left[piece] = right[piece]
+        right[piece] = scratch
 
 
 def _round_up(num_values: int) -> int:

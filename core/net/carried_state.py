@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from dtrain.core.errors import UserError
+from dtrain.core.errors import Problems
 from dtrain.core.net.net import Net
 from dtrain.core.snapshots import LayerState
 
@@ -72,9 +72,7 @@ def states_put_back(net: Net) -> Iterator[None]:
 @contextmanager
 def _in_name_of(net: Net, index: int) -> Iterator[None]:
     """Put the place and name of a layer in front of what it says."""
-    try:
+    problems = Problems()
+    with problems.collected(f"{net.graph.nodes[index].title}: "):
         yield
-    except UserError as error:
-        title = net.graph.nodes[index].title
-        problems = [f"{title}: {problem}" for problem in str(error).splitlines()]
-        raise UserError(*problems) from error.__cause__
+    problems.raise_if_any()

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from dtrain.core.net.arena import Arena
+from dtrain.core.net.arena import Arena, swap_values
 from dtrain.core.net.net import Net
 from dtrain.core.net.params import Param
 from dtrain.dist.buckets import plan_buckets
@@ -44,7 +44,6 @@ class GradientExchange:
         wire: Wire | None = None,
     ) -> None:
         self.iteration = 0
-        self._net = net
         self._arena = arena
         self._buckets = buckets_of(arena, solver)
         self._ready_at = [min((param.layer_index for param in bucket), default=0) for bucket in self._buckets]
@@ -57,8 +56,7 @@ class GradientExchange:
         )
         self.can_overlap = communicator.world_size > 1
         self._is_overlapping = False
-        if self.can_overlap:
-            net.callbacks.after_backward.append(self._after_backward)
+        self._follow(net)
 
     @property
     def has_begun(self) -> bool:
@@ -96,6 +94,11 @@ class GradientExchange:
         """Return the memory that is reduced."""
         return self._arena.reduced
 
+    def _follow(self, net: Net) -> None:
+        """Ask `net` to be called when a layer's backward is done."""
+        if self.can_overlap:
+            net.callbacks.after_backward.append(self._after_backward)
+
     def _after_backward(self, layer_index: int) -> None:
         if not self._is_overlapping:
             return
@@ -108,10 +111,10 @@ class GradientExchange:
 
     def _slices(self) -> list[slice]:
         """Return where the buckets are in the arena; the extra values belong to the first."""
+        num_before = self._arena.reduced.size - self._arena.diff.size
         slices, start, last = [], 0, 0
         for bucket in self._buckets:
             last += len(bucket)
-            num_before = self._arena.reduced.size - self._arena.diff.size
             stop = self._arena.places[last - 1].stop if last else num_before
             slices.append(slice(start, stop))
             start = stop
@@ -125,19 +128,7 @@ class StaleExchange(GradientExchange):
     then has none. A copy of the arena is what is reduced.
     """
 
-    def __init__(
-        self,
-        net: Net,
-        arena: Arena,
-        communicator: Communicator,
-        solver: caffe_pb2.SolverParameter,
-        wire: Wire | None = None,
-    ) -> None:
-        super().__init__(net, arena, communicator, solver, wire)
-        self.can_overlap = False  # what backward leaves is copied first
-        self._pending_iteration: int | None = None
-        net.callbacks.after_forward.append(self._after_layer)
-        net.callbacks.after_backward.append(self._after_layer)
+    _pending_iteration: int | None = None
 
     @property
     def has_begun(self) -> bool:
@@ -165,6 +156,11 @@ class StaleExchange(GradientExchange):
         self._copy = communicator.allocate(self._arena.reduced.size, np.dtype(np.float32))
         return self._copy
 
+    def _follow(self, net: Net) -> None:
+        self.can_overlap = False  # what backward leaves is copied first
+        net.callbacks.after_forward.append(self._after_layer)
+        net.callbacks.after_backward.append(self._after_layer)
+
     def _swap(self) -> Sequence[Sequence[Param]]:
         """Let the arena have the sums that are pending, 0 if there are none, and the copy what the arena has."""
         if self.has_pending:
@@ -173,10 +169,7 @@ class StaleExchange(GradientExchange):
             self.iteration = self._pending_iteration or 0
         else:
             self._copy[...] = 0
-        own = self._arena.update_reduced()
-        sums = self._copy.copy()
-        self._copy[...] = own
-        own[...] = sums
+        swap_values(self._arena.update_reduced(), self._copy)
         return self._buckets if self.has_pending else []
 
     def _after_layer(self, layer_index: int) -> None:

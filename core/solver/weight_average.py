@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dtrain.core.net.arena import Arena
+from dtrain.core.net.arena import Arena, swap_values
 from dtrain.core.net.net import Net
 from dtrain.core.net.weights import copy_weights
 from dtrain.core.snapshots import LayerWeights
@@ -51,8 +51,11 @@ class WeightAverage:
             return
         self.num_updates += 1
         share = (1 - self._decay) / (1 - self._decay**self.num_updates)  # 1 − d
-        for average, weights, scratch in self._pieces():
-            np.subtract(weights, average, out=scratch)
+        weights = self._arena.update_data()
+        for start in range(0, self._average.size, _PIECE_SIZE):
+            average = self._average[start : start + _PIECE_SIZE]
+            scratch = self._scratch[: average.size]
+            np.subtract(weights[start : start + _PIECE_SIZE], average, out=scratch)
             scratch *= share
             average += scratch
 
@@ -87,14 +90,4 @@ class WeightAverage:
         communicator.broadcast(self._average)
 
     def _swap(self) -> None:
-        for average, weights, scratch in self._pieces():
-            scratch[...] = average
-            average[...] = weights
-            weights[...] = scratch
-
-    def _pieces(self) -> Iterator[tuple[NDArray[Any], ...]]:
-        """Yield (average, weights, scratch) of one piece after the other."""
-        weights = self._arena.update_data()
-        for start in range(0, self._average.size, _PIECE_SIZE):
-            average = self._average[start : start + _PIECE_SIZE]
-            yield average, weights[start : start + _PIECE_SIZE], self._scratch[: average.size]
+        swap_values(self._average, self._arena.update_data())

@@ -8,7 +8,6 @@ round by round, since machines are noisy. PyTorch's column appears if the `bench
 
 from __future__ import annotations
 
-import importlib.util
 import statistics
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from all_reduce import bench_all_reduce
 from engines import bench_engines
-from measuring import ROUNDS, median, run_program
+from measuring import HAS_TORCH, ROUNDS, lenet_database, median, run_program
 from overlap import bench_overlap
 from scaling import bench_scaling
 from simulate import bench_simulate
@@ -28,24 +27,15 @@ NUM_ITERATIONS = 200
 GLOBAL_BATCH_SIZE = 64
 
 
-def lenet_database(folder: Path) -> Path:
-    """Return the database that LeNet's benchmarks read; the first call writes it."""
-    database = folder / "train"
-    if not database.exists():
-        run_program("lenet_data.py", database)
-    return database
-
-
 def bench_lenet(folder: Path) -> None:
     """LeNet, 64 images an iteration: 1 rank, 2 ranks, and PyTorch on one and two threads."""
     database = lenet_database(folder)
-    has_torch = importlib.util.find_spec("torch") is not None
     for num_ranks in (1, 2):
         ours, peers = [], []
         for _ in range(ROUNDS):
             args = (database, GLOBAL_BATCH_SIZE // num_ranks, NUM_ITERATIONS)
             ours.append(run_program("lenet.py", *args, num_ranks=num_ranks if num_ranks > 1 else 0))
-            if has_torch:
+            if HAS_TORCH:
                 args = (GLOBAL_BATCH_SIZE, NUM_ITERATIONS, num_ranks)
                 peers.append(run_program("lenet_torch.py", *args, num_threads=num_ranks))
         per_s = 1000 / median(ours, "iteration_ms")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
-from measuring import run_program
+from measuring import HAS_TORCH, run_program
 
 BATCH_SIZE, NUM_ROUNDS = 64, 7
 
 
 def bench_engines(folder: Path) -> None:
     """LeNet and CIFAR-10 quick, forward, backward and update of 64 images, processor time, ways taking turns."""
-    if importlib.util.find_spec("torch") is None:
+    if not HAS_TORCH:
         print("engines: left out; PyTorch is not installed")
         return
     for net in ("lenet", "cifar10_quick"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import statistics
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from dtrain.launcher.mpirun import find_mpirun, mpirun_environment
 
+HAS_TORCH = importlib.util.find_spec("torch") is not None
 PROGRAMS = Path(__file__).with_name("programs")
 ROUNDS = 5
 
@@ -29,6 +31,14 @@ def run_program(name: str, *args: object, num_ranks: int = 0, num_threads: int =
     lines = done.stdout.strip().splitlines()
     result: dict[str, float] = json.loads(lines[-1]) if lines else {}  # some are run for their time alone
     return result
+
+
+def lenet_database(folder: Path) -> Path:
+    """Return the database that LeNet's benchmarks read; the first call writes it."""
+    database = folder / "train"
+    if not database.exists():
+        run_program("lenet_data.py", database)
+    return database
 
 
 def median(rows: Sequence[dict[str, float]], key: str) -> float:

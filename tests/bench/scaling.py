@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import statistics
 from pathlib import Path
 
-from measuring import ROUNDS, median, run_program
+from measuring import HAS_TORCH, ROUNDS, lenet_database, median, run_program
 
 GLOBAL_BATCH_SIZE = 64
 NUM_ITERATIONS = {"lenet": 200, "cifar10_quick": 60}
@@ -14,9 +13,7 @@ NUM_ITERATIONS = {"lenet": 200, "cifar10_quick": 60}
 
 def bench_scaling(folder: Path) -> None:
     """LeNet and CIFAR-10 quick, one thread a rank: 64 images on 1 rank, shared by 2 (strong), 64 on each (weak)."""
-    if not (folder / "train").exists():
-        run_program("lenet_data.py", folder / "train")
-    has_torch = importlib.util.find_spec("torch") is not None
+    lenet_database(folder)
     for net, num_iterations in NUM_ITERATIONS.items():
         for words, num_ranks, batch_size in (
             ("1 rank", 1, GLOBAL_BATCH_SIZE),
@@ -26,7 +23,7 @@ def bench_scaling(folder: Path) -> None:
             args, ours, peers = (folder, net, batch_size, num_iterations), [], []
             for _ in range(ROUNDS):
                 ours.append(run_program("scaling.py", *args, num_ranks=num_ranks))
-                if has_torch:
+                if HAS_TORCH:
                     peers.append(run_program("scaling_torch.py", *args, num_ranks=num_ranks))
             images_per_s = 1000 * num_ranks * batch_size / median(ours, "iteration_ms")
             line = f"{net}, {words} x {batch_size}: {images_per_s:.0f} images/s, "

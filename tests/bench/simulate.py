@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from measuring import ROUNDS, run_program
+from measuring import ROUNDS, lenet_database, run_program
 
 NETS = ("lenet", "cifar10_quick")
 NUM_RANKS = (2, 4)
@@ -13,8 +13,7 @@ BATCH_SIZE, NUM_ITERATIONS = 32, 15
 
 def bench_simulate(folder: Path) -> None:
     """LeNet, CIFAR-10 quick, 32 images a rank, 1 thread each: predicted and measured in turn; goal within 15 %."""
-    if not (folder / "train").exists():
-        run_program("lenet_data.py", folder / "train")
+    lenet_database(folder)
     for net in NETS:
         for num_ranks in NUM_RANKS:
             args = (folder, net, BATCH_SIZE, NUM_ITERATIONS, ROUNDS)

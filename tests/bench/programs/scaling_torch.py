@@ -8,16 +8,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import torch
 import torch.distributed
-from lenet_torch import make_net
+from lenet_torch import make_net, train
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-
-WARM_UP_ITERATIONS = 20
 
 
 def make_cifar10_quick() -> nn.Module:
@@ -59,28 +56,13 @@ def main() -> None:
     torch.set_num_threads(1)
     rank, world_size = join_ranks(folder)
     make, shape = NETS[name]
-    plain = make()
-    net = DistributedDataParallel(plain) if world_size > 1 else plain
-    loss = nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9, weight_decay=0.004)
-    images, labels = torch.rand(batch_size, *shape), torch.randint(0, 10, (batch_size,))
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss(net(images), labels).backward()
-        optimizer.step()
-
-    for _ in range(WARM_UP_ITERATIONS):
-        step()
-    began = time.perf_counter()
-    for _ in range(num_iterations):
-        step()
-    if world_size > 1:
-        torch.distributed.barrier()
-    elapsed_s = time.perf_counter() - began
+    several = world_size > 1
+    net = DistributedDataParallel(make()) if several else make()
+    finish = torch.distributed.barrier if several else (lambda: None)
+    elapsed_s = train(net, (batch_size, *shape), num_iterations, finish)
     if rank == 0:
         print(json.dumps({"iteration_ms": 1000 * elapsed_s / num_iterations}))
-    if world_size > 1:
+    if several:
         torch.distributed.destroy_process_group()
 
 

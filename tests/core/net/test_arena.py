@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from dtrain.core.blob import Blob
-from dtrain.core.net.arena import Arena
+from dtrain.core.net.arena import Arena, swap_values
 from dtrain.core.net.params import Param
 from dtrain.core.tensor import HostMemory
 from dtrain.dist.memory import ALIGNMENT_BYTES
@@ -98,3 +98,10 @@ def test_arena_clear_sets_diffs_and_extra_values_to_0_wherever_they_are() -> Non
 def test_arena_of_no_params_has_the_extra_values_alone() -> None:
     arena = Arena([], num_extra=1)
     assert (arena.data.size, arena.diff.size, arena.reduced.size) == (0, 0, ALIGNMENT_BYTES // 4)
+
+
+def test_swap_values_gives_each_array_the_other_s() -> None:
+    left, right = np.arange(150_001.0), -np.arange(150_001.0)
+    swap_values(left, right)
+    np.testing.assert_array_equal(left, -np.arange(150_001.0))
+    np.testing.assert_array_equal(right, np.arange(150_001.0))

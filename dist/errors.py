@@ -62,10 +62,7 @@ def exit_code_of(error: BaseException) -> int:
 def exit_code_alone(error: BaseException) -> int:
     """Return the exit code of a job of several ranks of which one alone ended by `error`.
 
-    The user's mistake and an interrupt keep theirs. Whatever else ends one rank, a bug, sys.exit or a full disk,
-    may be that host's fault: the cluster's (3).
+    An interrupt keeps its own. Whatever else ends one rank and not the others, be it an exception in a user's layer,
+    a damaged record, sys.exit or a full disk, may be that host's fault: the cluster's (3).
     """
-    if isinstance(error, SystemExit) or isinstance(error.__cause__, OSError):
-        return EXIT_CLUSTER
-    code = exit_code_of(error)
-    return code if code in (EXIT_USER, EXIT_INTERRUPTED) else EXIT_CLUSTER
+    return EXIT_INTERRUPTED if isinstance(error, KeyboardInterrupt) else EXIT_CLUSTER

@@ -7,7 +7,7 @@ and the writing of snapshots, run under this guard. A failure outside of it is f
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from dtrain.dist.communicator import Communicator
@@ -54,9 +54,33 @@ def together(communicator: Communicator, action: Callable[[], T], catch: tuple[t
         AgreedFailure: on every rank, if `action` raised one of `catch` on any of them. A text that all ranks
             gave is one problem; others are preceded by the ranks that gave them: ``rank 3 (node7): …``. The
             exit code is that of the lowest failing rank; 3, the cluster's, if only some ranks fail though all
-            took the step: then their hosts differ, one lacks the data for instance. Rank 0 alone keeps its
-            own, since it reads some files for all. On failing ranks the rank's own exception is the cause.
+            took the step: then their hosts differ, one lacks the data for instance. On failing ranks the
+            rank's own exception is the cause.
     """
+    return _share_failure(communicator, action, catch, range(communicator.world_size))
+
+
+def on_rank_0(
+    communicator: Communicator, action: Callable[[], T], catch: tuple[type[Exception], ...]
+) -> T | None:
+    """Run `action` on rank 0, for all; return its result there, None on the others. Collective.
+
+    catch and Raises: as `together` has them, but that rank 0's exit code is the job's.
+    """
+    return _share_failure(communicator, action if communicator.rank == 0 else _nothing, catch, [0])
+
+
+def _nothing() -> None:
+    pass
+
+
+def _share_failure(
+    communicator: Communicator,
+    action: Callable[[], T],
+    catch: tuple[type[Exception], ...],
+    actors: Sequence[int],
+) -> T:
+    """Run `action`; raise AgreedFailure on all ranks if it failed on any. actors: the ranks that have work in it."""
     if communicator.world_size == 1:
         return action()
     own: Exception | None = None
@@ -64,11 +88,11 @@ def together(communicator: Communicator, action: Callable[[], T], catch: tuple[t
         result = action()
     except catch as error:
         own = error
-    _raise_if_any_failed(communicator, own)  # always, if this rank failed
+    _raise_if_any_failed(communicator, own, actors)  # always, if this rank failed
     return result
 
 
-def _raise_if_any_failed(communicator: Communicator, own: Exception | None) -> None:
+def _raise_if_any_failed(communicator: Communicator, own: Exception | None, actors: Sequence[int]) -> None:
     # The exit code as one character in front of the text; nothing at all means success. A file's name in the
     # text may hold what is no UTF-8.
     message = _OK if own is None else (chr(exit_code_of(own)) + _text(own)).encode(errors="backslashreplace")
@@ -76,7 +100,7 @@ def _raise_if_any_failed(communicator: Communicator, own: Exception | None) -> N
     failed = {rank: answer for rank, answer in enumerate(answers) if answer}
     if failed:
         texts = {rank: answer[1:] for rank, answer in failed.items()}
-        alike = len(failed) == communicator.world_size or list(failed) == [0]
+        alike = len(failed) == len(actors)
         exit_code = ord(next(iter(failed.values()))[0]) if alike else EXIT_CLUSTER
         raise AgreedFailure(*merge_texts(communicator.topology, texts), exit_code=exit_code) from own
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dtrain.dist.errors import LaunchError
+from dtrain.dist.errors import ClusterError, LaunchError
 
 Environment = Mapping[str, str]
 
@@ -112,7 +112,7 @@ def launch_id(env: Environment, parent_pid: int) -> str:
     return f"parent {parent_pid}"
 
 
-def check_world_size(env: Environment, world_size: int, mpi_library: str) -> None:
+def check_world_size(env: Environment, world_size: int, mpi_library: str, host: str) -> None:
     """Check that the MPI that was loaded sees as many ranks as the launcher started.
 
     An mpirun of another MPI starts N processes of which each believes to be the only rank: N jobs that
@@ -121,14 +121,22 @@ def check_world_size(env: Environment, world_size: int, mpi_library: str) -> Non
     Arguments:
         world_size: the size of the loaded MPI's world.
         mpi_library: the name and version of the loaded MPI.
+        host: this one's name.
 
     Raises:
-        LaunchError: the numbers differ.
+        LaunchError: this process is the only one that its MPI knows of, and so are all others.
+        ClusterError: MPI knows of several ranks; something is odd about this one.
     """
     launcher = launcher_of(env)
     expected = launched_world_size(env)
     if launcher is None or expected is None or expected == world_size:
         return
+    if world_size > 1:
+        raise ClusterError(
+            f"rank {launched_rank(env)} of {world_size} ({host}): {launcher.world_size} must be the number of ranks,"
+            f" {world_size} as MPI sees it, got {expected}; start all ranks by one {launcher.name} and leave its"
+            " variables as they are"
+        )
     raise LaunchError(
         f"{launcher.name} belongs to another MPI than the one loaded: {launcher.world_size} says {expected}"
         f" rank{'s' * (expected != 1)}, {mpi_library} loaded by mpi4py sees {world_size}; {_fix(launcher)}"

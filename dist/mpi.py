@@ -59,10 +59,11 @@ class MpiCommunicator(Communicator):
     def __init__(self, host: str | None = None) -> None:
         self.mpi = load_mpi()
         world = self.mpi.COMM_WORLD
-        check_world_size(os.environ, world.Get_size(), mpi_library(self.mpi))
+        host = host or self.mpi.Get_processor_name()
+        check_world_size(os.environ, world.Get_size(), mpi_library(self.mpi), host)
         # Messages of a user's own mpi4py code travel in the world's context, ours in a copy of it.
         self.comm: Any = world.Dup()
-        hosts = self.comm.allgather(host or self.mpi.Get_processor_name())
+        hosts = self.comm.allgather(host)
         super().__init__(topology_from_hosts(hosts, self.comm.Get_rank()))
         width = CHUNKS_ON_ONE_HOST if self.topology.num_nodes == 1 else CHUNKS_BETWEEN_HOSTS
         self._pipelines = self._started, self._calls = Pipeline([width, width]), Pipeline([width, width])

@@ -37,7 +37,7 @@ from dtrain.core.solver.recipe import Recipe, snapshot_format
 from dtrain.core.solver.retention import Retention
 from dtrain.core.solver.weight_average import WeightAverage
 from dtrain.dist.communicator import Communicator
-from dtrain.dist.guard import together
+from dtrain.dist.guard import on_rank_0, together
 from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)
@@ -243,8 +243,7 @@ class Keeper:
 
     def _on_rank_0(self, action: Callable[[], T]) -> T | None:
         """Run `action` on rank 0; its UserError is raised there, and every other rank learns of it."""
-        communicator = self._communicator
-        return together(communicator, lambda: action() if communicator.rank == 0 else None, (UserError,))
+        return on_rank_0(self._communicator, action, (UserError,))
 
     def _share_text(self, text: str) -> str:
         """Return rank 0's `text` on every rank."""

@@ -17,7 +17,7 @@ from dtrain.data.loader import Deal
 from dtrain.data.sampler import Shard
 from dtrain.dist.activity import Activity
 from dtrain.dist.communicator import Communicator
-from dtrain.dist.guard import together
+from dtrain.dist.guard import on_rank_0
 
 
 def make_nets(
@@ -66,11 +66,11 @@ def load_into(train: Net, tests: Sequence[Net], paths: Sequence[str], communicat
     own = [net for net in tests if params_of_tests_alone(train, [net])]
 
     def read() -> None:
-        for path in paths if communicator.rank == 0 else ():
+        for path in paths:
             weights = load_weights(path)
             for net in (train, *own):
                 copy_weights(net, weights, path)
 
-    together(communicator, read, (UserError,))
+    on_rank_0(communicator, read, (UserError,))
     for param in params_of_tests_alone(train, tests):
         communicator.broadcast(param.blob.data)

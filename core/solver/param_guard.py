@@ -76,9 +76,3 @@ def digest(values: NDArray[Any]) -> int:
     )
     total += int.from_bytes(data[whole:].tobytes(), "little") * int(_WEIGHTS[-1])
     return (total + 2**63) % 2**64 - 2**63
-
-
-_ROW = 4096
-_WEIGHTS = np.random.Generator(np.random.PCG64(0)).integers(0, 2**63, _ROW, np.uint64) * np.uint64(
-    2
-) + np.uint64(1)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from all_reduce import bench_all_reduce
 from engines import bench_engines
+from guards import bench_guards
 from measuring import HAS_TORCH, ROUNDS, lenet_database, median, run_program
 from overlap import bench_overlap
 from scaling import bench_scaling
@@ -149,6 +150,7 @@ BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "jpeg": bench_jpeg,
     "all_reduce": bench_all_reduce,
     "scaling": bench_scaling,
+    "guards": bench_guards,
     "overlap": bench_overlap,
     "simulate": bench_simulate,
 }

@@ -26,7 +26,7 @@ def test_exit_code_of_any_exception_is_never_zero(error: BaseException, code: in
 
 
 CODES_ALONE = [
-    (LaunchError("x"), 2),
+    (LaunchError("x"), 3),
     (KeyboardInterrupt(), 130),
     (ClusterError("x"), 3),
     (ValueError("x"), 3),
@@ -39,7 +39,7 @@ CODES_ALONE = [
 
 
 @pytest.mark.parametrize(("error", "code"), CODES_ALONE, ids=repr)
-def test_exit_code_alone_is_the_clusters_but_for_a_users_mistake(error: BaseException, code: int) -> None:
+def test_exit_code_alone_is_the_clusters_but_for_an_interrupt(error: BaseException, code: int) -> None:
     assert exit_code_alone(error) == code
 
 

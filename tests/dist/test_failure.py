@@ -44,7 +44,7 @@ def failing(said: list[str], errors: dict[int, BaseException]) -> Callable[[Comm
 @pytest.mark.parametrize(
     ("error", "exit_code", "cause"),
     [
-        (LaunchError("bad record"), 2, "bad record"),
+        (LaunchError("bad record"), 3, "bad record"),
         (SystemExit(0), 3, "sys.exit(0) was called"),
         (SystemExit(9), 3, "sys.exit(9) was called"),
         (KeyboardInterrupt(), 130, "interrupted (SIGINT)"),
@@ -197,7 +197,7 @@ def lines_with(text: str, output: str) -> list[str]:
 @pytest.mark.parametrize(
     ("action", "cause", "exit_code"),
     [
-        ("raise LaunchError('x.prototxt: bad')", "x.prototxt: bad", 2),
+        ("raise LaunchError('x.prototxt: bad')", "x.prototxt: bad", 3),
         ("sys.exit(0)", "sys.exit(0) was called", 3),
         ("raise KeyboardInterrupt", "interrupted (SIGINT)", 130),
         ("1 / 0", f"ZeroDivisionError: division by zero (<string>:{FAILING_LINE})", 3),

@@ -6,7 +6,7 @@ import pytest
 
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.errors import AgreedFailure, ClusterError, LaunchError
-from dtrain.dist.guard import agree, together
+from dtrain.dist.guard import agree, on_rank_0, together
 from dtrain.dist.single import SingleCommunicator
 from dtrain.dist.threads import run_ranks
 
@@ -105,9 +105,8 @@ def test_together_failing_differently_gives_every_text_with_its_ranks() -> None:
         ({rank: Mistake("x") for rank in range(4)}, 2),
         ({0: Mistake("x"), 1: ClusterError("y"), 2: ClusterError("y"), 3: ClusterError("y")}, 2),
         ({rank: ValueError("x") for rank in range(4)}, 1),
-        ({0: Mistake("x")}, 2),  # rank 0 alone reads some files for all
-        ({0: ValueError("x")}, 1),
-        ({1: Mistake("x")}, 3),  # hosts differ
+        ({0: Mistake("x")}, 3),  # hosts differ
+        ({1: Mistake("x")}, 3),
         ({0: Mistake("x"), 1: Mistake("x"), 2: Mistake("x")}, 3),
     ],
 )
@@ -115,6 +114,21 @@ def test_together_exits_on_every_rank_with_the_lowest_ranks_code_or_the_clusters
     errors: dict[int, Exception], exit_code: int
 ) -> None:
     assert [failure.exit_code for failure in failures(4, raising(errors)) if failure] == [exit_code] * 4
+
+
+@pytest.mark.parametrize(("error", "exit_code"), [(Mistake("x"), 2), (ValueError("x"), 1)])
+def test_on_rank_0_failing_exits_on_every_rank_with_its_code(error: Exception, exit_code: int) -> None:
+    def action() -> None:
+        raise error
+
+    found = failures(3, lambda communicator: on_rank_0(communicator, action, (Mistake, ValueError)))
+    assert [(failure.exit_code, failure.problems[0][:8]) for failure in found if failure] == [
+        (exit_code, "rank 0 (")
+    ] * 3
+
+
+def test_on_rank_0_runs_on_rank_0_alone() -> None:
+    assert run_ranks(3, lambda communicator: on_rank_0(communicator, lambda: 7, ())) == [7, None, None]
 
 
 def test_together_keeps_the_ranks_own_exception_as_cause() -> None:

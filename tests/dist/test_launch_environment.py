@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dtrain.dist.errors import LaunchError
+from dtrain.dist.errors import ClusterError, LaunchError
 from dtrain.dist.launch_environment import (
     check_world_size,
     launch_id,
@@ -97,7 +97,7 @@ def test_launched_rank_not_a_number_raises(text: str) -> None:
     ("env", "world_size"), [({}, 1), (PMIX, 3), (OPEN_MPI, 4), (HYDRA, 8), (SALLOC, 1), (SRUN, 4)]
 )
 def test_check_world_size_fitting_passes(env: dict[str, str], world_size: int) -> None:
-    check_world_size(env, world_size, "Open MPI v5.0.11")
+    check_world_size(env, world_size, "Open MPI v5.0.11", "node1")
 
 
 def test_check_world_size_of_another_mpirun_names_numbers_library_variable_and_fix(
@@ -106,7 +106,7 @@ def test_check_world_size_of_another_mpirun_names_numbers_library_variable_and_f
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     (tmp_path / "mpirun").touch()
     with pytest.raises(LaunchError) as raised:
-        check_world_size(HYDRA, 1, "Open MPI v5.0.11")
+        check_world_size(HYDRA, 1, "Open MPI v5.0.11", "node1")
     assert str(raised.value) == (
         "MPICH's or Intel MPI's mpirun (hydra) belongs to another MPI than the one loaded:"
         " PMI_SIZE says 8 ranks, Open MPI v5.0.11 loaded by mpi4py sees 1;"
@@ -119,12 +119,21 @@ def test_check_world_size_without_mpirun_beside_python_names_no_path(
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(LaunchError, match="; use the mpirun of the loaded MPI, or set MPI4PY_LIBMPI"):
-        check_world_size(OPEN_MPI, 1, "MPICH 5.0.1")
+        check_world_size(OPEN_MPI, 1, "MPICH 5.0.1", "node1")
 
 
 def test_check_world_size_under_srun_without_pmi_advises_srun() -> None:
     with pytest.raises(LaunchError, match="SLURM_STEP_NUM_TASKS says 4 ranks.* sees 1; use srun --mpi=pmix"):
-        check_world_size(SRUN, 1, "Open MPI v5.0.11")
+        check_world_size(SRUN, 1, "Open MPI v5.0.11", "node1")
+
+
+def test_check_world_size_of_one_of_several_ranks_names_the_rank_and_the_variable() -> None:
+    with pytest.raises(ClusterError) as raised:
+        check_world_size({**OPEN_MPI, "OMPI_COMM_WORLD_SIZE": "5"}, 4, "Open MPI v5.0.11", "node1")
+    assert str(raised.value).startswith(
+        f"rank {OPEN_MPI['OMPI_COMM_WORLD_RANK']} of 4 (node1): OMPI_COMM_WORLD_SIZE must be the number of ranks,"
+        " 4 as MPI sees it, got 5; "
+    )
 
 
 def test_launch_id_is_shared_by_the_ranks_of_a_launch_only() -> None:

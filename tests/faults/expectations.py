@@ -6,7 +6,7 @@ import re
 
 from tests.faults.fault import REQUESTS, Fault
 
-EXIT_USER, EXIT_CLUSTER, EXIT_STOPPED = 2, 3, 75
+EXIT_CLUSTER, EXIT_STOPPED = 3, 75
 
 # The names of the layers in the net of small_runs.py.
 LAYER_NAMES = {
@@ -34,6 +34,7 @@ CAUSES = {
 # What rank 0 says where mistakes are found before training, and of whom.
 MISTAKES = {
     "database": r"rank {rank} \({host}\): .*lmdb.*",
+    "world size": r"rank {rank} of {num_ranks} \({host}\): OMPI_COMM_WORLD_SIZE must be .+, got \d+; .+",
     "net": r"net and solver must be the same on all ranks, differs from rank 0 \({host}\)"
     r" on rank {rank} \({host}\); .+",
 }
@@ -41,22 +42,12 @@ MISTAKES = {
 
 def expected_exit_code(fault: Fault) -> int:
     """Return the exit code of a job that `fault` befalls."""
-    if fault.kind in REQUESTS:
-        return EXIT_STOPPED
-    is_found_before_training = fault.kind == "database" or _is_in_users_setup(fault)
-    is_the_users = (
-        fault.kind == "world size"  # a rank can't know that it alone has a wrong one
-        or (fault.kind == "exception" and fault.place == "python")
-        or (is_found_before_training and fault.rank == 0)  # which speaks for all
-    )
-    return EXIT_USER if is_the_users else EXIT_CLUSTER
+    return EXIT_STOPPED if fault.kind in REQUESTS else EXIT_CLUSTER
 
 
 def expected_line(fault: Fault, host: str) -> str:
     """Return the pattern of the whole line that says what happened on `host`."""
     places = {"rank": fault.rank, "num_ranks": fault.num_ranks, "host": re.escape(host)}
-    if fault.kind == "world size":
-        return r".*OMPI_COMM_WORLD_SIZE says \d+ ranks.*"
     if fault.kind in MISTAKES:
         return MISTAKES[fault.kind].format(**places)
     if _is_in_users_setup(fault):

@@ -51,7 +51,7 @@ def make_solver(path: Path, communicator: Communicator) -> Solver:
     recipe = read_recipe(os.fspath(path))
     for field in ("test_iter", "test_interval", "display"):
         recipe.solver.ClearField(field)
-    return Solver(recipe, engine=create_engine(), communicator=communicator)
+    return Solver(recipe, engine=create_engine(), communicator=communicator, activity=communicator.activity)
 
 
 def main() -> None:

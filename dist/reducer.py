@@ -2,7 +2,7 @@
 
 In the flow prototxt → graph → net → solver → communicator → snapshot the solver's gradient exchange says when a
 bucket is ready, lets the reducer move on after each layer, and takes the sums bucket by bucket. Between hosts, where
-a layer's time is a long one for a link that waits for its next message, a thread lets it move on as well.
+a layer's time is a long one for a link that waits for its next message, a thread lets it move on instead.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ class Reducer:
         self._started: list[Reduction] = []
         self._num_done = 0
         self._under_way = threading.Event()
-        if communicator.topology.num_nodes > 1:
+        self._has_thread = communicator.topology.num_nodes > 1
+        if self._has_thread:
             thread = threading.Thread(
-                target=_move_on, args=(weakref.ref(self), self._under_way), name="reducer", daemon=True
+                target=_keep_moving, args=(weakref.ref(self), self._under_way), name="reducer", daemon=True
             )
             thread.start()
 
@@ -70,7 +71,12 @@ class Reducer:
             self._under_way.set()
 
     def move_on(self) -> None:
-        """Let the reductions under way move on, without waiting for anybody. From any thread."""
+        """Let the reductions under way move on, without waiting for anybody, unless a thread does so."""
+        if not self._has_thread:
+            self._move_on()
+
+    def _move_on(self) -> None:
+        """Let them move on, unless another thread is about it."""
         if not self._communicator.lock.acquire(blocking=False):
             return
         try:
@@ -108,11 +114,11 @@ class Reducer:
         return [memory[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
 
-def _move_on(reducer: weakref.ref[Reducer], under_way: threading.Event) -> None:
+def _keep_moving(reducer: weakref.ref[Reducer], under_way: threading.Event) -> None:
     """Let what is under way move on, again and again, until the reducer is gone or has failed."""
     while (found := reducer()) is not None:
         try:
-            found.move_on()
+            found._move_on()
         except Exception:  # whoever waits for the reduction meets it too, and says it
             return
         del found

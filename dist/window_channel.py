@@ -18,11 +18,12 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 
 from dtrain.dist.communicator import Array
-from dtrain.dist.sums import blocks, slice_bounds, sum_in_order
+from dtrain.dist.sums import slice_bounds, sum_in_order
 from dtrain.dist.waiting import Steps
 from dtrain.dist.window_memory import NOWHERE, WindowMemory
 
 SLOT_BYTES = 2**15  # for more than this a second meeting costs less than summing all of it on each rank
+BLOCK_BYTES = 2**18  # of each addend: the sum stays in the cache until all have it
 BUFFER_BYTES = 2**20  # stays in the cache on its way
 LINE_BYTES = 64  # what one rank writes and others look at has a cache line of its own
 PART_BYTES = LINE_BYTES + 2 * SLOT_BYTES + 3 * BUFFER_BYTES
@@ -85,10 +86,10 @@ class WindowChannel:
             if is_wanted:
                 sum_in_order(slots, flat)
             return True
-        places = yield from self._common_places(flat)
-        if places is None:
+        place = yield from self._common_place(flat)
+        if place is None:
             return False
-        self._sum_places(places, to_all)
+        self._sum_slice_in_place(*place, flat, to_all)
         yield from self._meet()
         return True
 
@@ -100,13 +101,14 @@ class WindowChannel:
         if flat.nbytes <= SLOT_BYTES:
             yield from self._copy(flat, self._next_slots(flat)[root], root)
             return
-        places = yield from self._common_places(flat)
-        if places is None:
+        place = yield from self._common_place(flat)
+        if place is None:
             for piece in _pieces(flat):
                 yield from self._copy(piece, self._next_buffers(piece)[root], root)
         else:
             if self._rank != root:
-                flat[...] = places[root]
+                arena, start = place
+                flat[...] = arena.part(root, start, flat.size, flat.dtype)
             yield from self._meet()
 
     def _meet(self) -> Steps:
@@ -121,15 +123,17 @@ class WindowChannel:
                 moved = False
         self._fence()
 
-    def _common_places(self, flat: Array) -> Generator[bool, None, list[Array] | None]:
-        """Return what all ranks bring, if it lies at the same place of the same arena on each, else None."""
+    def _common_place(self, flat: Array) -> Generator[bool, None, tuple[WindowMemory, int] | None]:
+        """Return the arena and the byte of a part of it where `flat` lies on all ranks, None if there is no such."""
         own = self._lines[self._rank][PLACE] = self._place_of(flat)
         yield from self._meet()
-        if own == NOWHERE or any(line[PLACE] != own for line in self._lines):
+        if own == NOWHERE:
             return None
+        for line in self._lines:
+            if line[PLACE] != own:
+                return None
         number, start = divmod(own, ARENA_STEP)
-        parts = self._arenas[number].parts()
-        return [part[start : start + flat.nbytes].view(flat.dtype) for part in parts]
+        return self._arenas[number], start
 
     def _place_of(self, flat: Array) -> int:
         for number, arena in enumerate(self._arenas):
@@ -138,14 +142,16 @@ class WindowChannel:
                 return number * ARENA_STEP + start
         return NOWHERE
 
-    def _sum_places(self, places: Sequence[Array], to_all: bool) -> None:
-        """Sum this rank's slice, where it lies on the first rank, and copy it to the others."""
-        start, end = self._own_slice(places[0])
-        for block in blocks(end - start, places[0].itemsize):
-            first, *others = [place[start:end][block] for place in places]
-            sum_in_order([first, *others], first)
-            for other in others if to_all else ():
-                other[...] = first
+    def _sum_slice_in_place(self, arena: WindowMemory, start: int, flat: Array, to_all: bool) -> None:
+        """Sum this rank's slice of what lies at byte `start` like `flat` on the first rank; copy it to the others."""
+        begin, end = self._own_slice(flat)
+        step = BLOCK_BYTES // flat.itemsize
+        for first in range(begin, end, step):
+            at, size = start + first * flat.itemsize, min(step, end - first)
+            parts = [arena.part(rank, at, size, flat.dtype) for rank in range(self._num_ranks)]
+            sum_in_order(parts, parts[0])
+            for part in parts[1:] if to_all else ():
+                part[...] = parts[0]
 
     def _sum_pieces(self, flat: Array, is_wanted: bool) -> Steps:
         """Sum piece by piece; between two meetings one is filled in, one summed, and one's sums are taken out."""
@@ -200,8 +206,8 @@ class WindowChannel:
         self._num_pieces += 1
         return [buffer[: piece.nbytes].view(piece.dtype) for buffer in self._buffers[self._num_pieces % 3]]
 
-    def _own_slice(self, flat: Array) -> list[int]:
-        return slice_bounds(flat.size, self._num_ranks)[self._rank :][:2]
+    def _own_slice(self, flat: Array) -> tuple[int, int]:
+        return flat.size * self._rank // self._num_ranks, flat.size * (self._rank + 1) // self._num_ranks
 
 
 def _cut(part: Array, first: int, size: int, number: int) -> Array:

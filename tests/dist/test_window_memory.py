@@ -4,11 +4,14 @@ import errno
 import gc
 import os
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
 
-from dtrain.dist.window_memory import NOWHERE, PAGE_BYTES, WindowError, WindowMemory
+from dtrain.dist import window_memory
+from dtrain.dist.communicator import DTYPES
+from dtrain.dist.window_memory import NOWHERE, PAGE_BYTES, WindowError, WindowMemory, address_of
 from tests.dist.host_of_threads import ThreadsComm, run_on_host
 
 
@@ -62,22 +65,36 @@ def test_memory_is_mapped_as_long_as_an_array_looks_into_it_and_no_longer() -> N
     run_on_host(2, body)
 
 
-def test_start_of_in_memory_that_is_gone_finds_nothing() -> None:
+def test_part_is_what_another_rank_has_at_the_same_place() -> None:
+    def body(comm: ThreadsComm) -> None:
+        memory = WindowMemory(comm, 400)
+        values = memory.take().view(np.float32)
+        values[...] = 100 * comm.Get_rank() + np.arange(100)
+        comm.allgather("all have written")
+        other = 1 - comm.Get_rank()
+        assert memory.part(other, 28, 3, values.dtype).tolist() == [100 * other + k for k in (7, 8, 9)]
+        comm.allgather("all have read")
+
+    run_on_host(2, body)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_address_of_is_where_the_elements_begin(dtype: np.dtype[Any]) -> None:
+    array = np.zeros((5, 3), dtype)
+    for view in (array, array[2:]):
+        assert address_of(view) == view.ctypes.data
+
+
+def test_start_of_in_memory_that_is_gone_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def body(comm: ThreadsComm) -> None:
         memory = WindowMemory(comm, 400)
         array = memory.take()
-        address = array.__array_interface__["data"][0]
-
-        class Ghost:
-            """Lies where the memory was."""
-
-            nbytes = 4
-            __array_interface__ = {"data": (address, False)}
-
-        assert memory.start_of(Ghost()) == 0  # type: ignore[arg-type]
+        address, ghost = address_of(array), np.zeros(4, np.uint8)
+        monkeypatch.setattr(window_memory, "address_of", lambda _: address)
+        assert memory.start_of(ghost) == 0
         del array
         gc.collect()
-        assert memory.start_of(Ghost()) == NOWHERE  # type: ignore[arg-type]
+        assert memory.start_of(ghost) == NOWHERE
 
     run_on_host(1, body)
 

@@ -20,7 +20,7 @@ from simulate import make_solver, write_files
 from dtrain.core.solver.param_guard import check_params_equal
 from dtrain.dist.activity import Activity
 from dtrain.dist.create import create_communicator
-from dtrain.dist.supervisor import Watched, supervise, watched
+from dtrain.dist.supervisor import Watched, announce_exit, supervise, watched
 
 WARM_UP_ITERATIONS = 20
 NUM_SETTINGS, NUM_COMPARISONS = 20_000, 50
@@ -78,6 +78,7 @@ def main() -> None:
             flush=True,
         )
     communicator.close()
+    announce_exit(0)
 
 
 if __name__ == "__main__":

@@ -122,9 +122,8 @@ def check(name: str, way: Way, n: int) -> None:
 
 def time_ways(ways: dict[str, Way], n: int) -> dict[str, np.ndarray]:
     """Return the seconds of each round of each way, of the slowest rank."""
-    num_calls = int(
-        np.clip((2 << 20) // (n * 4), 1, 16)
-    )  # small ones are too short for a clock, and for a wake-up
+    # One call takes as long as ranks take to leave the barrier that it begins with.
+    num_calls = int(np.clip((16 << 20) // (n * 4), 1, 64))
     first = time_round(ways, n, num_calls, 0)
     num_rounds = int(np.clip(SIZE_S / (first.sum() * num_calls), 5, 41))
     rounds = np.array([time_round(ways, n, num_calls, k) for k in range(num_rounds)])

@@ -103,7 +103,9 @@ except ClusterError as error:
     sys.exit(error.exit_code)
 """
     result = mpirun(3, ["-c", program], env={"TMPDIR": str(tmp_path)})
-    assert result.stderr.count("OMPI_COMM_WORLD_SIZE must be the number of ranks, 3 as MPI sees it, got 9") == 1
+    assert (
+        result.stderr.count("OMPI_COMM_WORLD_SIZE must be the number of ranks, 3 as MPI sees it, got 9") == 1
+    )
     assert result.returncode == 3
 
 

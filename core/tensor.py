@@ -9,28 +9,46 @@ better: device memory, NHWC, a blocked layout. Whoever asks says which memory an
     update(memory)  valid values that may be changed
 
 and nobody pays for a copy that nobody reads.
+
+Storages may borrow their memory from a pool. Once given back, values can't be read before they are written anew.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from dtrain.core.errors import UserError
+from dtrain.core.memory_pool import MemoryPool
 from dtrain.dist.memory import aligned_zeros
+
+Borrow = Callable[[int], NDArray[np.uint8]]
 
 
 class Memory(ABC):
-    """A place and layout in which a tensor's values can live. Instances are compared by identity."""
+    """A place and layout in which a tensor's values can live. Instances are compared by identity.
+
+    rounds: values have fewer bits there, so that copies are made of others where there are any.
+    """
 
     name: str
+    rounds: bool = False
 
     @abstractmethod
     def allocate(self, count: int, dtype: DTypeLike) -> Any:
         """Return storage for `count` values; its contents are zero."""
+
+    def borrow(self, borrow: Borrow, count: int, dtype: DTypeLike) -> Any:
+        """Return storage as `allocate` does, in the plain bytes that `borrow` gives, whatever they contain.
+
+        By default there is no such: values that don't lie in plain host memory have an allocation of their own.
+        """
+        return self.allocate(count, dtype)
 
     @abstractmethod
     def view(self, storage: Any, shape: tuple[int, ...]) -> Any:
@@ -61,6 +79,10 @@ class HostMemory(Memory):
         """Return aligned zeros."""
         return aligned_zeros(count, dtype)
 
+    def borrow(self, borrow: Borrow, count: int, dtype: DTypeLike) -> NDArray[Any]:
+        """Return the bytes as an array."""
+        return borrow(count * np.dtype(dtype).itemsize).view(dtype)
+
     def view(self, storage: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """Return a numpy view."""
         return storage[: math.prod(shape)].reshape(shape)
@@ -81,17 +103,22 @@ class Storage:
     """The copies of one run of values, and which of them are valid. Shared by tensors that share data.
 
     is_shown: somebody may hold the host array and change it at any time, so that copies of it are made anew at each
-    reading.
+    reading. pool: where memory is borrowed from; None: it has its own. given_back: whose values were here, in words,
+    once their memory belongs to others; `valid` then still says where they lay. "": they are here, or were never
+    written.
     """
 
-    __slots__ = ("capacity", "copies", "dtype", "is_shown", "valid")
+    __slots__ = ("_borrowed", "capacity", "copies", "dtype", "given_back", "is_shown", "pool", "valid")
 
-    def __init__(self, capacity: int, dtype: DTypeLike = np.float32) -> None:
+    def __init__(self, capacity: int, dtype: DTypeLike = np.float32, pool: MemoryPool | None = None) -> None:
         self.capacity = capacity
         self.dtype = np.dtype(dtype)
         self.copies: dict[Memory, Any] = {}
         self.valid: set[Memory] = set()
         self.is_shown = False
+        self.pool = pool
+        self.given_back = ""
+        self._borrowed: dict[Memory, NDArray[np.uint8]] = {}
 
     def is_valid(self, memory: Memory) -> bool:
         """Return whether the copy in `memory` has the newest values for sure."""
@@ -102,9 +129,11 @@ class Storage:
     def make_valid(self, memory: Memory) -> None:
         """Bring the newest values into `memory`; values never written are zero."""
         storage = self.ensure(memory)
-        if self.valid and not self.is_valid(memory) and not self._take(memory, storage):
+        if not self.valid and memory in self._borrowed:
+            self._borrowed[memory].fill(0)
+        elif self.valid and not self.is_valid(memory) and not self._take(memory, storage):
             if HOST not in self.valid:
-                source = next(iter(self.valid))
+                source = min(self.valid, key=lambda memory: memory.rounds)
                 source.to_host(self.copies[source], self.ensure(HOST))
                 self.valid.add(HOST)
             if memory is not HOST:
@@ -114,25 +143,85 @@ class Storage:
     def _take(self, memory: Memory, storage: Any) -> bool:
         """Copy straight from another memory, if one is near enough; else the host is between them."""
         return HOST not in self.valid and any(
-            memory.take(source, self.copies[source], storage) for source in self.valid
+            memory.take(source, self.copies[source], storage)
+            for source in sorted(self.valid, key=lambda memory: memory.rounds)
         )
 
     def ensure(self, memory: Memory) -> Any:
-        """Return the copy in `memory`, allocated if need be, without making it valid."""
+        """Return the copy in `memory`, allocated if need be, without making it valid.
+
+        Raises UserError if the values were given back.
+        """
         if memory not in self.copies:
-            self.copies[memory] = memory.allocate(self.capacity, self.dtype)
+            if self.given_back:
+                raise UserError(
+                    f"{self.given_back}: values must be read before the last layer that needs them is done, got a "
+                    "read after that, when other blobs have their memory; keep all blobs (--keep-blobs)"
+                )
+            if self.pool is None:
+                self.copies[memory] = memory.allocate(self.capacity, self.dtype)
+            else:
+                self.copies[memory] = memory.borrow(
+                    lambda num_bytes: self._borrow(memory, num_bytes), self.capacity, self.dtype
+                )
         return self.copies[memory]
 
+    def void(self, memory: Memory) -> None:
+        """Have a copy in `memory` that is about to be overwritten; all others are void."""
+        self.given_back = ""
+        self.ensure(memory)
+        self.valid = {memory}
+
     def drop_void(self) -> None:
-        """Give back the memory of copies that are not valid: they may be of layouts for another shape."""
-        for memory in [memory for memory in self.copies if memory is not HOST and memory not in self.valid]:
-            del self.copies[memory]
+        """Give back the memory of copies that are not valid: they may be of layouts for another shape.
+
+        That of the host is kept, for people and arenas may hold it, unless it is borrowed.
+        """
+        for memory in [memory for memory in self.copies if memory not in self.valid]:
+            if memory is not HOST or (memory in self._borrowed and not self.is_shown):
+                self._drop(memory)
+
+    def drop_layouts(self, but: Collection[Memory] = ()) -> None:
+        """Give back all but the host's copy, if that is valid, and those in the memories `but`."""
+        if HOST in self.valid:
+            for memory in [memory for memory in self.copies if memory is not HOST and memory not in but]:
+                self.valid.discard(memory)
+                self._drop(memory)
+
+    def borrow_from(self, pool: MemoryPool) -> None:
+        """Have memory of `pool` from now on; the values so far are gone."""
+        assert not self.is_shown, "somebody may hold the array"
+        for memory in list(self.copies):
+            self._drop(memory)
+        self.valid.clear()
+        self.pool = pool
+
+    def give_back(self, title: str) -> None:
+        """Return all memory to the pool, if anything was written and nobody may hold the array.
+
+        Who reads the values before they are written anew is told that those of `title` are gone.
+        """
+        if self.pool is not None and self.copies and self.valid and not self.is_shown:
+            for memory in list(self.copies):
+                self._drop(memory)
+            self.given_back = title
 
     def replace(self, host: NDArray[Any]) -> None:
         """Let the flat host array, which holds the values already, be the only copy."""
         self.capacity = host.size
         self.copies = {HOST: host}
         self.valid = {HOST}
+
+    def _borrow(self, memory: Memory, num_bytes: int) -> NDArray[np.uint8]:
+        assert self.pool is not None
+        piece = self._borrowed[memory] = self.pool.lend(num_bytes)
+        return piece
+
+    def _drop(self, memory: Memory) -> None:
+        del self.copies[memory]
+        piece = self._borrowed.pop(memory, None)
+        if piece is not None and self.pool is not None:
+            self.pool.give_back(piece)
 
 
 class Tensor:
@@ -154,8 +243,7 @@ class Tensor:
 
     def write(self, memory: Memory = HOST) -> Any:
         """Return an array in `memory` that the caller overwrites in full; other copies become void."""
-        self.storage.ensure(memory)
-        self.storage.valid = {memory}
+        self.storage.void(memory)
         return self._view(memory)
 
     def update(self, memory: Memory = HOST) -> Any:
@@ -167,8 +255,9 @@ class Tensor:
 
     def show(self) -> Any:
         """Return the valid values on the host for whoever may hold and change them from now on, unasked."""
+        array = self.update()
         self.storage.is_shown = True
-        return self.update()
+        return array
 
     def refresh(self) -> None:
         """Bring the newest values to the host if somebody may be looking at the array there."""
@@ -183,7 +272,7 @@ class Tensor:
         self.count = math.prod(self.shape)
         self._views.clear()
         if self.count > self.storage.capacity:
-            self.storage = Storage(self.count, self.storage.dtype)
+            self.storage = Storage(self.count, self.storage.dtype, self.storage.pool)
         else:
             self.storage.drop_void()
 

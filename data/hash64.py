@@ -28,6 +28,8 @@ class Purpose(IntEnum):
     SHUFFLE_BLOCKS = 5
     SKIP = 6
     WINDOW = 7
+    MADE_UP_PLACE = 8
+    MADE_UP_VALUE = 9
 
 
 def hash64(seed: int, purpose: Purpose, epochs: ArrayLike, indices: ArrayLike) -> NDArray[np.uint64]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dtrain.data.batch import Batch
+from dtrain.data.batch import Batch, Shape
 from dtrain.data.batch_reader import BatchReader
 from dtrain.data.errors import DataError
 from dtrain.data.hash64 import Purpose, draw_below, hash64
@@ -42,9 +42,9 @@ class ImageSpec:
 class ImageReader(BatchReader):
     """Read batches of images (N, C, h, w) and labels (N,) from the files that a list names.
 
-    The images of a batch come out in one size, which may be another in the next batch. The workers end with
-    the reader. Raises DataError when the first image can't be read or does not fit the transformer, or when more
-    records may be skipped than there are.
+    The images of a batch come out in one size, which may be another in the next batch. record_shape: (C, H, W) of the
+    first one before it is transformed. The workers end with the reader. Raises DataError when the first image can't
+    be read or does not fit the transformer, or when more records may be skipped than there are.
     """
 
     def __init__(
@@ -68,7 +68,8 @@ class ImageReader(BatchReader):
         self.num_records = len(images)
         first = int(self._records(np.zeros(1, np.int64))[1][0])
         with errors_named(images.line, first):
-            self.shapes = (transformer.output_shape(self._open(first).shape), ())
+            self.record_shape: Shape = self._open(first).shape
+            self.shapes = (transformer.output_shape(self.record_shape), ())
 
     def reseed(self, seed: int) -> None:
         """Take the order of records, where it begins and the random transformations from `seed`."""

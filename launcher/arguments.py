@@ -16,6 +16,7 @@ from dtrain.core.errors import UserError
 from dtrain.core.names import nearest
 from dtrain.dist.launch_environment import launched_rank
 from dtrain.launcher.gpus import NO_GPU_ENGINE
+from dtrain.proto import caffe_pb2
 
 _SINGLE_DASH = re.compile(r"-[a-z][a-z_-]+(=.*)?", re.DOTALL)
 
@@ -101,9 +102,28 @@ def add_state_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """Add --engine and --gpu, on what the net computes."""
+    """Add --engine, --precision and --gpu: who computes the net's layers, and in what."""
     parser.add_argument("--engine", help="engine that computes the layers; the fastest by default")
+    parser.add_argument(
+        "--precision",
+        choices=[name.lower() for name in caffe_pb2.Precision.DESCRIPTOR.values_by_name],
+        help="what convolutions and inner products compute in; what the solver file says, or float32, by default",
+    )
     parser.add_argument("--gpu", help=f"refused: {NO_GPU_ENGINE}")
+
+
+def add_fuse_option(parser: argparse.ArgumentParser) -> None:
+    """Add --no-fuse, against layers that run as one (core/net/fusion.py)."""
+    parser.add_argument(
+        "--no-fuse",
+        action="store_true",
+        help="run each layer by itself, also where two at one go are faster",
+    )
+
+
+def chosen_precision(args: argparse.Namespace) -> str | None:
+    """Return what --precision says, by the name that the solver's field has for it; None without the option."""
+    return args.precision.upper() if args.precision else None
 
 
 def add_communicator_option(parser: argparse.ArgumentParser) -> None:

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from dtrain.core.errors import UserError
+from dtrain.dist.cores import look_at
 from dtrain.dist.errors import LaunchError
 from dtrain.launcher.gpus import NO_GPU_ENGINE, find_gpus
 from dtrain.launcher.mpirun import find_mpirun, mpirun_environment, num_physical_cores
-from dtrain.launcher.threads import THREAD_VARIABLES, usable_cores
+from dtrain.launcher.threads import describe_threads
 
 _LEAST_FREE_BYTES = 1 << 30
 _MPI_TIMEOUT_S = 60
@@ -48,8 +49,8 @@ def diagnose() -> Iterator[Finding]:
     """Yield the findings on this machine, one after the other since some take a second."""
     yield Finding("Python", f"{platform.python_version()} ({sys.executable})")
     yield Finding("platform", platform.platform())
-    yield Finding("cores", f"{num_physical_cores()} cores, {usable_cores()} processors usable")
-    yield Finding("threads per rank", ", ".join(f"{name}={os.environ[name]}" for name in THREAD_VARIABLES))
+    yield Finding("cores", f"{num_physical_cores()} cores; usable: {look_at(0)}")
+    yield Finding("threads per rank", describe_threads(os.environ))
     yield examine_numpy()
     yield examine_onednn()
     yield examine_module("google.protobuf", "protobuf")
@@ -81,7 +82,9 @@ def examine_onednn() -> Finding:
         return Finding("CPU engine", f"reference, the slower one: {missing}")
     except UserError as error:
         return Finding("CPU engine", "reference, the slower one", str(error))
-    return Finding("CPU engine", f"onednn: oneDNN {found.version}, {found.runtime} threads ({found.path})")
+    bf16 = "bf16" if found.has_bf16 else "no bf16: this CPU has no avx512_bf16"
+    text = f"onednn: oneDNN {found.version}, {found.runtime} threads, {bf16} ({found.path})"
+    return Finding("CPU engine", text)
 
 
 def examine_module(module: str, requirement: str) -> Finding:

@@ -45,6 +45,7 @@ COMMANDS = {
     "train": Command("train", "train a net; short form: dtrain SOLVER …", collective=True),
     "test": Command("test", "score a net with given weights", collective=True),
     "time": Command("time", "time each layer of a net, forward and backward"),
+    "summary": Command("summary", "list a net's layers with shapes, params, multiplications and memory"),
     "check": Command("check", "say all that can be said before a run, or what is wrong", collective=True),
     "doctor": Command("doctor", "look at what training needs of this machine", collective=True),
     "device-query": Command("device_query", "list the GPUs of this machine"),

@@ -6,57 +6,49 @@ command line does.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, MutableMapping
 
-from dtrain.dist.launch_environment import launched_local_size
+from dtrain.dist.cores import own_share
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# OpenMP's threads spin for milliseconds while they wait, on cores that the BLAS's threads, those that read and
+# whoever else is on the machine could compute on; passive ones sleep. Who has set one of these has chosen.
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+_PASSIVE = {"OMP_WAIT_POLICY": "passive"}
 _MARK = "DTRAIN_SET"  # names the variables that dtrain has set
-
-
-def fair_num_threads(usable: int, available: int, ranks_on_host: int) -> int:
-    """Return the number of threads of one rank: min(usable, available / ranks_on_host), at least 1.
-
-    mpirun binds ranks to fewer cores than the job has (to one each for up to two ranks). Such a binding has
-    shared out the cores already, which is why the smaller of the two counts and not a share of `usable`.
-
-    Arguments:
-        usable: cores that this process may run on.
-        available: cores that all ranks of this host together may run on.
-        ranks_on_host: ranks of this job on this host, >= 1.
-    """
-    return max(1, min(usable, available // ranks_on_host))
-
-
-def usable_cores(process: int = 0) -> int:
-    """Return the number of cores that a process (0: this one) may run on; all of them where none can tell."""
-    try:
-        return len(os.sched_getaffinity(process))
-    except (AttributeError, OSError):  # macOS does not have it; a parent may be gone
-        return os.cpu_count() or 1
 
 
 def thread_settings(environment: Mapping[str, str], num_threads: int) -> dict[str, str]:
     """Return the variables to set: those that the user has not set, and the mark that says which these are.
 
-    The user's OMP_NUM_THREADS speaks for the others. What is marked was set by a dtrain further up (`dtrain
+    The user's OMP_NUM_THREADS speaks for the other numbers. What is marked was set by a dtrain further up (`dtrain
     demo` starts mpirun), for itself, and does not bind this process.
     """
-    marked = environment.get(_MARK, "").split(",")
     users = {
-        name: environment[name] for name in THREAD_VARIABLES if name in environment and name not in marked
+        name: environment[name] for name in (*THREAD_VARIABLES, *_WAITING) if _is_user_s(name, environment)
     }
     value = users.get("OMP_NUM_THREADS", str(num_threads))
     settings = {name: value for name in THREAD_VARIABLES if name not in users}
+    if not any(name in users for name in _WAITING):
+        settings |= _PASSIVE
     return {**settings, _MARK: ",".join(settings)}
 
 
 def set_num_threads(environment: MutableMapping[str, str]) -> None:
-    """Give this rank its fair share of the host's cores; call it before numpy is imported.
+    """Give this rank its fair share of the host's cores; call it before numpy is imported."""
+    environment.update(thread_settings(environment, own_share(environment).num_cores))
 
-    The parent of a rank is its launcher, which is not bound: its cores are those of all ranks together.
-    """
-    available = max(usable_cores(), usable_cores(os.getppid()))
-    num_threads = fair_num_threads(usable_cores(), available, launched_local_size(environment) or 1)
-    environment.update(thread_settings(environment, num_threads))
+
+def describe_threads(environment: Mapping[str, str]) -> str:
+    """Return what `set_num_threads` chose and why, and which variables are the user's own."""
+    rows = [
+        f"{name}={environment[name]}{' (set by the user)' if _is_user_s(name, environment) else ''}"
+        for name in (*THREAD_VARIABLES, *_WAITING)
+        if name in environment
+    ]
+    return "; ".join([str(own_share(environment)), ", ".join(rows)])
+
+
+def _is_user_s(name: str, environment: Mapping[str, str]) -> bool:
+    """Return whether a variable is set, and not by dtrain."""
+    return name in environment and name not in environment.get(_MARK, "").split(",")

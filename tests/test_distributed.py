@@ -85,7 +85,7 @@ def test_train_with_a_corrupt_record_on_one_rank_ends_the_job_with_one_line(
     write_database(corrupt, corrupt=NUM_RECORDS - 1)  # an odd place: rank 1 reads it, in iteration 6
     path = SmallRuns(runs.folder, str(corrupt)).write("max_iter: 20 snapshot: 2", batch_size=8)
     result = mpirun(2, ["-m", "dtrain", path])
-    assert result.returncode == 2, result.stderr
+    assert result.returncode == 3, result.stderr
     said = [line for line in result.stderr.splitlines() if 'record "' in line]
     assert len(said) == 1, result.stderr
     place = rf'rank 1 of 2 .* at iteration 6 .*: layer "data": {corrupt}: record "{NUM_RECORDS - 1:08d}": '

@@ -16,20 +16,23 @@ FASTEST_FIRST = ("onednn", "reference")
 log = logging.getLogger(__name__)
 
 
-def create_engine(name: str | None = None) -> Engine:
+def create_engine(name: str | None = None, precision: str = "FLOAT32") -> Engine:
     """Return the engine called `name`, or without a name the fastest that is installed and works.
 
-    One that is installed and does not work is named in the log. Raises UserError that lists the known engines for an
-    unknown name, and one that says what is missing for an engine that can't be had.
+    precision: what the solver's field of that name says. One that is installed and does not work is named in the log;
+    but no other stands in where only one can compute in that precision. Raises UserError that lists the known engines
+    for an unknown name, and one that says what is missing for an engine or a precision that can't be had.
     """
-    if name is not None:
-        return ENGINES[name]()
     *faster, last = FASTEST_FIRST
+    if name is None and precision != "FLOAT32":
+        name = faster[0]
+    if name is not None:
+        return ENGINES[name](precision)
     for candidate in faster:
         try:
-            return ENGINES[candidate]()
+            return ENGINES[candidate](precision)
         except MissingLibrary:
             continue
         except UserError as error:
             log.warning("engine %s can't be used, so a slower one computes: %s", candidate, error)
-    return ENGINES[last]()
+    return ENGINES[last](precision)

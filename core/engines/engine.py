@@ -11,6 +11,7 @@ from abc import ABC
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from dtrain.core.errors import UserError
 from dtrain.core.registry import Registry
 from dtrain.core.tensor import Memory
 
@@ -26,16 +27,24 @@ class Engine(ABC):
 
     name: what the command line and `engine` fields call it. memory: where its arrays live. xp: the array
     module of those arrays. operations: spec type → factory(spec, engine), which may raise NotOffered. fallback: the
-    engine that is asked for what is missing here; it is named once in the log.
+    engine that is asked for what is missing here; it is named once in the log. precisions: what it can compute in, as
+    the solver's field of that name calls it. Raises UserError for another one.
     """
 
     name: ClassVar[str]
+    precisions: ClassVar[tuple[str, ...]] = ("FLOAT32",)
     memory: Memory
     xp: Any
     operations: Mapping[type, Callable[[Any, Engine], Any]]
     fallback: Engine | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, precision: str = "FLOAT32") -> None:
+        if precision not in self.precisions:
+            known = " or ".join(self.precisions)
+            raise UserError(
+                f"engine {self.name}: precision must be {known}, got {precision}; BF16 needs engine onednn"
+            )
+        self.precision = precision
         self._told: set[str] = set()
 
     def create(self, spec: Any) -> Any:
@@ -49,17 +58,28 @@ class Engine(ABC):
                 kind = " ".join([kind, *limits.args])
         return self.ask_fallback(spec, kind)
 
+    def create_own(self, spec: Any) -> Any:
+        """Return the object that carries out `spec`; raise NotOffered if this engine itself has none."""
+        factory = self.operations.get(type(spec))
+        if factory is None:
+            raise NotOffered
+        return factory(spec, self)
+
     def ask_fallback(self, spec: Any, kind: str) -> Any:
         """Return what the fallback has for `spec`, and say once that this engine has no `kind`."""
         assert self.fallback is not None, f"engine {self.name} has no {kind} and no engine to fall back on"
-        if kind not in self._told:
-            self._told.add(kind)
-            log.info("engine %s has no %s; engine %s runs it", self.name, kind, self.fallback.name)
+        self.tell_once(f"engine {self.name} has no {kind}; engine {self.fallback.name} runs it")
         return self.fallback.create(spec)
+
+    def tell_once(self, text: str) -> None:
+        """Log `text` unless it has been."""
+        if text not in self._told:
+            self._told.add(text)
+            log.info(text)
 
     def describe(self) -> str:
         """Return one line on the libraries and threads behind this engine."""
         return self.name
 
 
-ENGINES: Registry[Callable[[], Engine]] = Registry("engine")
+ENGINES: Registry[Callable[[str], Engine]] = Registry("engine")  # each is made for a precision

@@ -171,6 +171,27 @@ class BatchNormOperation(Protocol):
 
 
 @dataclass(frozen=True)
+class ScaledBatchNormSpec:
+    """Batch normalisation with a learned scale, and shift, of each channel at one go: y = s·(x − mean)/… + b.
+
+    Only for engines that do it faster than `norm` and what comes behind it one after the other.
+    """
+
+    norm: BatchNormSpec
+    shift: bool
+
+
+class ScaledBatchNormOperation(Protocol):
+    """What batch normalisation with a scale offers. y may be x itself."""
+
+    def forward(self, x: Blob, y: Blob, mean: Blob, variance: Blob, scale: Blob, shift: Blob | None) -> None:
+        """Compute y.data, and mean and variance as BatchNormOperation does."""
+
+    def backward(self, x: Blob, y: Blob, scale: Blob, shift: Blob | None, wanted: Wanted) -> None:
+        """Compute the wanted ones of x.diff (overwritten), scale.diff (weight) and shift.diff (bias), accumulated."""
+
+
+@dataclass(frozen=True)
 class DropoutSpec:
     """y = x·mask·scale with mask 1 with probability 1 − ratio, else 0. y may be x itself."""
 
@@ -219,3 +240,7 @@ class ManyToOneOperation(Protocol):
 
     def backward(self, xs: Sequence[Blob], y: Blob, wanted: Sequence[bool]) -> None:
         """Compute the diff of each wanted x."""
+
+
+# What an engine may leave out: layers ask for it by `create_own` and do without it.
+OPTIONAL: tuple[type, ...] = (ScaledBatchNormSpec,)

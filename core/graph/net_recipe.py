@@ -11,15 +11,20 @@ from dataclasses import dataclass
 from dtrain.core.graph.graph import Graph, build_graph
 from dtrain.core.graph.upgrade import NetDocument, upgrade_net
 from dtrain.core.prototxt import read_text
+from dtrain.data.synthetic_reader import Synthetic
 from dtrain.proto import caffe_pb2
 
 
 @dataclass(frozen=True)
 class NetRecipe:
-    """A net to build: its graph, and the document for places of its fields."""
+    """A net to build: its graph, and the document for places of its fields.
+
+    synthetic: the wish that its data layers make up their records; None: they read them.
+    """
 
     document: NetDocument
     graph: Graph
+    synthetic: Synthetic | None = None
 
 
 def read_net(path: str, phase: int, *, level: int = 0, stages: Sequence[str] = ()) -> NetRecipe:

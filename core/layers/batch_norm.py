@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines.operations import BatchNormOperation, BatchNormSpec
 from dtrain.core.errors import UserError
-from dtrain.core.layers.layer import LAYERS, InPlace, Layer
+from dtrain.core.layers.layer import LAYERS, FusedLayers, InPlace, Layer
+from dtrain.core.layers.parts.scaled_batch_norm import fuse
 from dtrain.core.layers.parts.synchronised_batch_norm import SynchronisedBatchNorm
+from dtrain.core.layers.scale import Scale
 from dtrain.proto import caffe_pb2
 
 ZERO = caffe_pb2.FillerParameter(type="constant", value=0)
@@ -32,6 +35,7 @@ class BatchNorm(Layer):
 
     extensions = ("sync_statistics",)
     in_place = InPlace.YES
+    backward_reads_tops = False
     num_statistics = 3
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -66,22 +70,35 @@ class BatchNorm(Layer):
         self.mean = Blob((self.num_channels,), bottom[0].dtype)
         self.variance = Blob((self.num_channels,), bottom[0].dtype)
         eps = self.param.batch_norm_param.eps
-        self.operation = self._create_operation(BatchNormSpec(shape, eps, not self.global_statistics))
+        self.spec = BatchNormSpec(shape, eps, not self.global_statistics)
+        self.operation = self._create_operation(self.spec)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Normalise; without global statistics also update the running sums."""
+        with self.statistics(bottom[0].count):
+            self.operation.forward(bottom[0], top[0], self.mean, self.variance)
+
+    @contextmanager
+    def statistics(self, count: int) -> Iterator[None]:
+        """Have mean and variance ready if they are given; else take those that the body computes into running sums.
+
+        count: of the values that are normalised.
+        """
         if self.global_statistics:
             self._read_running_statistics()
-        self.operation.forward(bottom[0], top[0], self.mean, self.variance)
+        yield
         if not self.global_statistics:
             ranks = self.synchronised
-            num_values = ranks.values_per_channel if ranks else bottom[0].count // self.num_channels
-            self._update_running_sums(num_values)
+            self._update_running_sums(ranks.values_per_channel if ranks else count // self.num_channels)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Compute the bottom's gradient, through the batch's own statistics where they were used."""
         if propagate_down[0]:
             self.operation.backward(bottom[0], top[0])
+
+    def fused_with(self, behind: Layer, num_bottoms: int) -> FusedLayers | None:
+        """Return what does this layer's work and that of a Scale in one."""
+        return fuse(self, behind, num_bottoms) if isinstance(behind, Scale) else None
 
     def _create_operation(self, spec: BatchNormSpec) -> BatchNormOperation:
         """Return the engine's operation, or that over all ranks where it is asked for and there are several."""

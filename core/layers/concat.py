@@ -21,6 +21,9 @@ class Concat(Layer):
 
     bottoms = Arity(1, None)
     in_place = InPlace.YES
+    backward_reads_bottoms = False
+    backward_reads_tops = False
+    shares_diffs = True
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Raise UserError if the axis is given twice, and for several bottoms in place."""

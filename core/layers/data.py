@@ -17,6 +17,7 @@ from dtrain.core.layers.layer import LAYERS
 from dtrain.core.layers.parts.images import make_workers, transform_spec
 from dtrain.core.layers.parts.reading import ReadingLayer
 from dtrain.core.layers.parts.record_order import make_sampler
+from dtrain.core.layers.parts.synthetic import make_up_images
 from dtrain.core.paths import resolve
 from dtrain.data.datum_reader import DatumReader
 from dtrain.data.picture import Colors
@@ -44,16 +45,19 @@ class Data(ReadingLayer):
             raise UserError("data_param.source must name a database, got none")
         if not param.batch_size:
             raise UserError("data_param.batch_size must be at least 1, got none")
-        backend = caffe_pb2.DataParameter.DB.Name(param.backend)
-        source = open_source(backend, resolve(param.source, self.context.net_path))
-        seed = self.context.random.seed
-        reader = DatumReader(
+        path, spec = resolve(param.source, self.context.net_path), self._spec()
+        makes_up = self.context.synthetic is not None
+        reader = make_up_images(self, spec, path, self._open) if makes_up else self._open(path, spec)
+        self.make_loader(reader, param.batch_size, param.prefetch)
+
+    def _open(self, path: str, spec: TransformSpec) -> DatumReader:
+        source = open_source(caffe_pb2.DataParameter.DB.Name(self.param.data_param.backend), path)
+        return DatumReader(
             source,
             make_sampler(self, len(source)),
-            Transformer(self._spec(), train=self.phase == caffe_pb2.TRAIN, seed=seed),
+            Transformer(spec, train=self.phase == caffe_pb2.TRAIN, seed=self.context.random.seed),
             make_workers(self.param),
         )
-        self.make_loader(reader, param.batch_size, param.prefetch)
 
     def _spec(self) -> TransformSpec:
         spec = transform_spec(self, may_be_compressed=True)

@@ -20,6 +20,8 @@ class Dropout(Layer):
     """
 
     in_place = InPlace.YES
+    backward_reads_bottoms = False
+    backward_reads_tops = False
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Raise UserError unless 0 ≤ dropout_ratio < 1."""

@@ -37,6 +37,8 @@ class Eltwise(Layer):
             raise UserError("eltwise_param.coeff must be left out for PROD: it weighs the terms of SUM")
         if param.coeff and self.operation_name == "MAX":
             log.warning('layer "%s": eltwise_param.coeff plays no part in MAX, as in Caffe', self.name)
+        # The rest is in what was kept of the forward pass: who was the largest.
+        self.backward_reads_bottoms = self.backward_reads_tops = self.operation_name == "PROD"
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the top the bottoms' shape. Raises UserError if they differ."""

@@ -9,7 +9,9 @@ from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS, Arity
 from dtrain.core.layers.parts.reading import ReadingLayer
+from dtrain.core.layers.parts.synthetic import make_up_rows
 from dtrain.core.paths import resolve
+from dtrain.data.batch_reader import BatchReader
 from dtrain.data.hdf5_reader import Hdf5Reader
 
 
@@ -33,15 +35,20 @@ class HDF5Data(ReadingLayer):
             )
         if not param.batch_size:
             raise UserError("hdf5_data_param.batch_size must be at least 1, got none")
-        paths = self._list_paths(param.source)
-        names = list(self.param.top)
-        reader = Hdf5Reader(paths, names, param.shuffle, self.context.random.seed)
+        if not param.source:
+            raise UserError("hdf5_data_param.source must name a list of HDF5 files, got none")
+        listed = resolve(param.source, self.context.net_path)
+        if self.context.synthetic is None:
+            reader: BatchReader = self._open(listed)
+        else:
+            reader = make_up_rows(self, listed, lambda: self._open(listed), len(top), param.shuffle)
         self.make_loader(reader, param.batch_size)
 
-    def _list_paths(self, source: str) -> list[str]:
-        if not source:
-            raise UserError("hdf5_data_param.source must name a list of HDF5 files, got none")
-        listed = resolve(source, self.context.net_path)
+    def _open(self, listed: str) -> Hdf5Reader:
+        shuffle, seed = self.param.hdf5_data_param.shuffle, self.context.random.seed
+        return Hdf5Reader(self._list_paths(listed), list(self.param.top), shuffle, seed)
+
+    def _list_paths(self, listed: str) -> list[str]:
         try:
             lines = Path(listed).read_text().split()
         except (OSError, UnicodeDecodeError) as error:

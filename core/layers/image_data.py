@@ -15,11 +15,13 @@ from dtrain.core.layers.layer import LAYERS, Arity
 from dtrain.core.layers.parts.images import find_folder, make_workers, transform_spec
 from dtrain.core.layers.parts.reading import ReadingLayer
 from dtrain.core.layers.parts.record_order import make_sampler
+from dtrain.core.layers.parts.synthetic import make_up_images
 from dtrain.core.paths import resolve
+from dtrain.data.batch_reader import BatchReader
 from dtrain.data.image_list import ImageList
 from dtrain.data.image_reader import ImageReader, ImageSpec
 from dtrain.data.picture import Colors
-from dtrain.data.transformer import Transformer
+from dtrain.data.transformer import Transformer, TransformSpec
 from dtrain.proto import caffe_pb2
 
 
@@ -47,7 +49,13 @@ class ImageData(ReadingLayer):
                 "image_data_param.new_height and new_width must be given both or none, "
                 f"got {param.new_height} and {param.new_width}"
             )
-        images = ImageList(resolve(param.source, self.context.net_path))
+        path, spec = resolve(param.source, self.context.net_path), transform_spec(self)
+        reader = self._open(path, spec) if self.context.synthetic is None else self._make_up(path, spec)
+        self.make_loader(reader, param.batch_size)
+
+    def _open(self, path: str, transform: TransformSpec) -> ImageReader:
+        param = self.param.image_data_param
+        images = ImageList(path)
         spec = ImageSpec(
             find_folder(param.root_folder, images.paths[0], images.path, self.context.net_path),
             Colors.COLOR if param.is_color else Colors.GRAY,
@@ -55,11 +63,16 @@ class ImageData(ReadingLayer):
             param.rand_skip,
         )
         is_train, seed = self.phase == caffe_pb2.TRAIN, self.context.random.seed
-        reader = ImageReader(
+        return ImageReader(
             images,
             spec,
             make_sampler(self, len(images), param.shuffle),
-            Transformer(transform_spec(self), train=is_train, seed=seed),
+            Transformer(transform, train=is_train, seed=seed),
             make_workers(self.param),
         )
-        self.make_loader(reader, param.batch_size)
+
+    def _make_up(self, path: str, spec: TransformSpec) -> BatchReader:
+        param = self.param.image_data_param
+        height, width = param.new_height or spec.crop_size, param.new_width or spec.crop_size
+        size = (3 if param.is_color else 1, height, width) if height else None
+        return make_up_images(self, spec, path, self._open, size=size, shuffle_always=param.shuffle)

@@ -20,6 +20,8 @@ class InnerProduct(WeightedLayer):
     inner_product_layer.cpp.
     """
 
+    backward_reads_tops = False
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Create the params. Raises UserError for fields that can't be."""
         param = self.param.inner_product_param

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from dtrain.core.blob import Blob, BlobVec
 from dtrain.core.engines.engine import Engine
@@ -21,6 +21,7 @@ from dtrain.core.registry import Registry
 from dtrain.core.written_params import written_values
 from dtrain.data.loader import Deal
 from dtrain.data.sampler import Shard
+from dtrain.data.synthetic_reader import Synthetic
 from dtrain.dist.communicator import Communicator
 from dtrain.proto import caffe_pb2
 
@@ -56,7 +57,8 @@ class LayerContext:
     phase: caffe_pb2.TRAIN or TEST. shard: this rank's share of what data layers read; `deal` says whether
     records ("records", training) or whole batches ("batches", tests) are dealt to the ranks. net_path: the file
     that names relative paths. communicator: the ranks that run the same net together, for layers that exchange
-    values in forward and backward; None: this rank is alone.
+    values in forward and backward; None: this rank is alone. synthetic: records are made up,
+    and how.
     """
 
     phase: int
@@ -66,6 +68,20 @@ class LayerContext:
     deal: Deal = "records"
     net_path: str = ""
     communicator: Communicator | None = None
+    synthetic: Synthetic | None = None
+
+
+class FusedLayers(Protocol):
+    """Two layers, one behind the other, as one; forward and backward are those of a Layer.
+
+    The first one's bottoms and the second one's tops are given; what lies between them is not written.
+    """
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Compute the tops' data."""
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        """Overwrite the diff of each bottom that propagate_down asks for; add to the diffs of both layers' params."""
 
 
 class Layer(ABC):
@@ -79,6 +95,9 @@ class Layer(ABC):
     of dtrain_param that it knows. needs_whole_batches: a batch's rows follow one another in time, so that ranks are
     dealt whole batches in training too. carries_state: what it computes of a batch depends on the batches before, so
     that every rank runs all batches of a test. forgets: what a resumed run does not get back, in words.
+    backward_reads_bottoms, backward_reads_tops: whether backward may look at the data of bottoms, of tops, beside
+    their diffs; if not, their memory may be others' by then. shares_diffs: whether a bottom may take over the diff of
+    a top.
     """
 
     bottoms: ClassVar[Arity] = Arity(1, 1)
@@ -95,6 +114,9 @@ class Layer(ABC):
     needs_whole_batches: ClassVar[bool] = False
     carries_state: ClassVar[bool] = False
     forgets: ClassVar[str] = ""
+    backward_reads_bottoms: bool = True
+    backward_reads_tops: bool = True
+    shares_diffs: ClassVar[bool] = False
 
     def __init__(self, param: caffe_pb2.LayerParameter, context: LayerContext) -> None:
         self.param = param
@@ -127,6 +149,13 @@ class Layer(ABC):
     @abstractmethod
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Overwrite the diff of each bottom that propagate_down asks for; add to the params' diffs."""
+
+    def fused_with(self, behind: Layer, num_bottoms: int) -> FusedLayers | None:
+        """Return what does the work of this layer and of the one that alone reads its top; None if there is no such.
+
+        num_bottoms: how many that one has. Both have been reshaped.
+        """
+        return None
 
     def get_state(self) -> bytes | None:
         """Return what this rank's layer carries from batch to batch beside its params; None: it never does.

@@ -22,6 +22,7 @@ class LRN(UnaryLayer):
     """
 
     in_place = InPlace.NO  # both ways read x again after y has been written
+    backward_reads_tops = False
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Raise UserError unless local_size is odd."""

@@ -18,6 +18,10 @@ class Permute(Layer):
     diff. Follows permute_layer.cpp of weiliu89's caffe (SSD).
     """
 
+    backward_reads_bottoms = False
+    backward_reads_tops = False
+    shares_diffs = True
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Raise UserError if `order` names an axis twice."""
         self.order = tuple(self.param.permute_param.order)

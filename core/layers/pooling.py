@@ -33,6 +33,7 @@ class Pooling(Layer):
     """
 
     tops = Arity(1, 2)
+    backward_reads_tops = False
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Check the fields. Raises UserError for a second top unless MAX."""
@@ -41,6 +42,7 @@ class Pooling(Layer):
             raise UserError(
                 f"a second top (the index of each maximum) is for MAX pooling only, got {self.method}"
             )
+        self.backward_reads_bottoms = self.method == "STOCHASTIC"
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Shape the tops. Raises UserError unless the bottom has 4 axes and room, and for padded STOCHASTIC."""

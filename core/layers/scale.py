@@ -25,6 +25,7 @@ class Scale(Layer):
 
     bottoms = Arity(1, 2)
     in_place = InPlace.YES
+    backward_reads_tops = False
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Create the params. Raises UserError if x has no such axes."""

@@ -14,6 +14,7 @@ class Silence(Layer):
 
     bottoms = Arity(1, None)
     tops = Arity(0, 0)
+    backward_reads_bottoms = False
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Do nothing: there is no top."""

@@ -23,6 +23,9 @@ class Slice(Layer):
 
     tops = Arity(1, None)
     in_place = InPlace.YES
+    backward_reads_bottoms = False
+    backward_reads_tops = False
+    shares_diffs = True
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Raise UserError if the axis is given twice, for other than one slice_point per cut, and in place."""

@@ -18,6 +18,8 @@ class Split(Layer):
     """
 
     tops = Arity(1, None)
+    backward_reads_bottoms = False
+    backward_reads_tops = False
 
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the tops the bottom's shape and data."""

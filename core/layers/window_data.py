@@ -15,6 +15,7 @@ from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS, Arity
 from dtrain.core.layers.parts.images import find_folder, make_workers, transform_spec
 from dtrain.core.layers.parts.reading import ReadingLayer
+from dtrain.core.layers.parts.synthetic import make_up_images
 from dtrain.core.paths import resolve
 from dtrain.data.transformer import TransformSpec
 from dtrain.data.window_crop import CropRule
@@ -52,15 +53,21 @@ class WindowData(ReadingLayer):
         transform = self._spec()
         if not transform.crop_size:
             raise UserError("transform_param.crop_size must be at least 1, got none")
-        rule = CropRule(transform.crop_size, param.context_pad, param.crop_mode == "square")
         path = resolve(param.source, self.context.net_path)
+        makes_up = self.context.synthetic is not None
+        reader = make_up_images(self, transform, path) if makes_up else self._open(path, transform)
+        self.make_loader(reader, param.batch_size)
+
+    def _open(self, path: str, transform: TransformSpec) -> WindowReader:
+        param = self.param.window_data_param
+        rule = CropRule(transform.crop_size, param.context_pad, param.crop_mode == "square")
         windows = WindowFile(path, param.fg_threshold, param.bg_threshold)
         folder = find_folder(param.root_folder, windows.image_paths[0], path, self.context.net_path)
         spec = WindowSpec(folder, param.fg_fraction, param.cache_images)
         workers, seed = make_workers(self.param), self.context.random.seed
         reader = WindowReader(windows, spec, rule, transform, workers, seed)
         reader.count_foreground(param.batch_size)
-        self.make_loader(reader, param.batch_size)
+        return reader
 
     def _spec(self) -> TransformSpec:
         """Return the transformation; Caffe's layer reads its own scale to this day, the upgrade moves an old one."""

@@ -10,6 +10,7 @@ from dtrain.core.graph.graph import layer_class_of
 from dtrain.core.graph.net_recipe import NetRecipe
 from dtrain.core.layers.layer import LayerContext
 from dtrain.core.net.debug_info import set_debug_info
+from dtrain.core.net.label_limits import limit_labels
 from dtrain.core.net.net import Net
 from dtrain.core.random_streams import RandomStreams
 from dtrain.data.loader import Deal
@@ -48,7 +49,11 @@ def build_net(
         shard = Shard(0, 1)
     if any(each.needs_whole_batches for each in classes):
         deal = "batches"  # records dealt one by one would tear sequences apart
-    context = LayerContext(phase, engine, random, shard, deal, recipe.document.path, communicator)
+    context = LayerContext(
+        phase, engine, random, shard, deal, recipe.document.path, communicator, recipe.synthetic
+    )
     net = Net(recipe, context, activity)
+    if recipe.synthetic is not None:
+        limit_labels(net)
     set_debug_info(net, recipe.document.message.debug_info)
     return net

@@ -12,7 +12,8 @@ LayerCallback = Callable[[int], object]
 class Callbacks:
     """Lists of functions of the layer's index, called in their order; the lists may be added to at any time.
 
-    The two of backward are called for every layer that backward passes, also where no gradient is needed.
+    done_forward, done_backward: called behind all others, when nobody looks at what the layer has done any more.
+    Those of backward are called for every layer that backward passes, also where no gradient is needed.
     Follows caffe's net.hpp (Net::Callback).
     """
 
@@ -20,3 +21,5 @@ class Callbacks:
     after_forward: list[LayerCallback] = field(default_factory=list)
     before_backward: list[LayerCallback] = field(default_factory=list)
     after_backward: list[LayerCallback] = field(default_factory=list)
+    done_forward: list[LayerCallback] = field(default_factory=list)
+    done_backward: list[LayerCallback] = field(default_factory=list)

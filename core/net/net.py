@@ -23,6 +23,7 @@ from dtrain.core.layers import LAYERS
 from dtrain.core.layers.layer import InPlace, Layer, LayerContext
 from dtrain.core.layers.parts.reading import ReadingLayer
 from dtrain.core.net.callbacks import Callbacks
+from dtrain.core.net.fusion import Pair, find_pairs
 from dtrain.core.net.params import Param, ParamTable
 from dtrain.data.errors import DataError
 from dtrain.dist.activity import Activity
@@ -61,6 +62,7 @@ class Net:
         self.activity = activity if activity is not None else Activity()
         self.callbacks = Callbacks()
         self._known_shapes: list[list[tuple[int, ...]]] = []
+        self._pairs: dict[int, Pair] = {}
         self._set_up_layers()
         self.needs = self._find_needs()
         self._forward_words = [_forward_words(layer) for layer in self.layers]
@@ -108,7 +110,7 @@ class Net:
             for call in self.callbacks.before_forward:
                 call(i)
             loss += self.forward_layer(i)
-            for call in self.callbacks.after_forward:
+            for call in (*self.callbacks.after_forward, *self.callbacks.done_forward):
                 call(i)
         if last == len(self.layers) - 1:
             self.context.random.pass_index += 1
@@ -122,7 +124,7 @@ class Net:
             for call in self.callbacks.before_backward:
                 call(i)
             self.backward_layer(i)
-            for call in self.callbacks.after_backward:
+            for call in (*self.callbacks.after_backward, *self.callbacks.done_backward):
                 call(i)
         self._refresh()
 
@@ -131,9 +133,11 @@ class Net:
         self.activity.doing = self._forward_words[i]
         layer, bottom, top = self.layers[i], self.bottoms[i], self.tops[i]
         try:
-            if layer.reshapes_each_pass or [blob.shape for blob in bottom] != self._known_shapes[i]:
-                self._reshape_layer(i)
-            layer.forward(bottom, top)
+            self._reshape_if_needed(i)
+            if pair := self._pairs.get(i):
+                self._forward_pair(pair, i)
+            else:
+                layer.forward(bottom, top)
         except (UserError, DataError) as error:
             raise self._in_name_of(i, error) from error.__cause__ or error
         loss = 0.0
@@ -150,9 +154,32 @@ class Net:
             try:
                 if i in self._refusals:
                     raise UserError(*self._refusals[i])
-                self.layers[i].backward(self.tops[i], needs.bottoms, self.bottoms[i])
+                if pair := self._pairs.get(i):
+                    self._backward_pair(pair, i)
+                else:
+                    self.layers[i].backward(self.tops[i], needs.bottoms, self.bottoms[i])
             except UserError as error:
                 raise self._in_name_of(i, error) from error.__cause__ or error
+
+    def fuse(self) -> None:
+        """Run layers as one from now on where that is faster; what lies between them is not computed then."""
+        self._pairs = find_pairs(self.layers, self.bottom_names, self.top_names, self.loss_weights)
+
+    @property
+    def fused_layers(self) -> frozenset[int]:
+        """The indices of the layers that run as one with a neighbour."""
+        return frozenset(self._pairs)
+
+    def _forward_pair(self, pair: Pair, i: int) -> None:
+        """Run both layers when it is the first one's turn."""
+        if i == pair.first:
+            self._reshape_if_needed(i + 1)
+            pair.layers.forward(self.bottoms[i], self.tops[i + 1])
+
+    def _backward_pair(self, pair: Pair, i: int) -> None:
+        """Run both layers when it is the second one's turn."""
+        if i != pair.first:
+            pair.layers.backward(self.tops[i], self.needs[pair.first].bottoms, self.bottoms[pair.first])
 
     def reshape(self) -> None:
         """Give all blobs their shapes anew, after an input has been reshaped."""
@@ -252,6 +279,10 @@ class Net:
                 self.blobs[name] = Blob()
             tops.append(self.blobs[name])
         return names, tops
+
+    def _reshape_if_needed(self, i: int) -> None:
+        if self.layers[i].reshapes_each_pass or [b.shape for b in self.bottoms[i]] != self._known_shapes[i]:
+            self._reshape_layer(i)
 
     def _reshape_layer(self, i: int) -> None:
         self.layers[i].reshape(self.bottoms[i], self.tops[i])

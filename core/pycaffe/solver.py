@@ -43,7 +43,8 @@ class Solver:
         end_all_when_uncaught(communicator)
         if recipe.solver.random_seed < 0 and STATE.has_seed:
             recipe.solver.random_seed = STATE.next_seed()
-        self._core = CoreSolver(recipe, engine=create_engine(), communicator=communicator)
+        engine = create_engine(precision=recipe.precision)
+        self._core = CoreSolver(recipe, engine=engine, communicator=communicator)
         if recipe.weights:
             self._core.load_weights(recipe.weights)
         self._net = Net.of(self._core.net)

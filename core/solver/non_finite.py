@@ -30,15 +30,16 @@ _FIX = (
 
 def find_non_finite(net: Net) -> str:
     """Return in words where the first value is, in the order of forward, that is infinite or not a number."""
+    kept = "all before it"
     for node, layer, names, tops in zip(net.graph.nodes, net.layers, net.top_names, net.tops, strict=True):
         for blob in layer.blobs:
             if not is_finite(blob.read_data()):
                 return f"{node.title}: {_count(blob.read_data())} in its params"
         for name, blob in zip(names, tops, strict=True):
-            if not is_finite(blob.read_data()):
-                return (
-                    f'{node.title}: {_count(blob.read_data())} in its top "{name}", all before it is finite'
-                )
+            if blob.data_tensor.storage.given_back:
+                kept = "all before it that is kept"  # --keep-blobs keeps all
+            elif not is_finite(blob.read_data()):
+                return f'{node.title}: {_count(blob.read_data())} in its top "{name}", {kept} is finite'
     return "no layer: the sum of the losses overflows"
 
 

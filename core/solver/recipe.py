@@ -30,6 +30,11 @@ class Recipe:
     tests: tuple[NetRecipe, ...]
 
     @property
+    def precision(self) -> str:
+        """What the nets are to compute in, by name, as create_engine takes it."""
+        return _precision(self.solver)
+
+    @property
     def weights(self) -> list[str]:
         """The files that the solver file names to start from: repeated, or separated by commas."""
         paths = [path.strip() for text in self.solver.weights for path in text.split(",")]
@@ -54,9 +59,10 @@ def read_recipe(
     stages: Sequence[str] | None = None,
     solver_type: str | None = None,
     lr_scaling: int | None = None,
+    precision: str | None = None,
 ) -> Recipe:
-    """Read the solver file at `path` and its nets. level and stages come from the command line; solver_type and
-    lr_scaling (a LearningRateScaling), if given, count more than what the file says.
+    """Read the solver file at `path` and its nets. level and stages come from the command line; solver_type,
+    lr_scaling (a LearningRateScaling) and precision (by name), if given, count more than what the file says.
 
     Raises UserError with every mistake in any of the files.
     """
@@ -66,6 +72,8 @@ def read_recipe(
         solver.type = solver_type
     if lr_scaling is not None:
         solver.dtrain_param.lr_scaling = lr_scaling  # type: ignore[assignment]
+    if precision is not None:
+        solver.dtrain_param.precision = caffe_pb2.Precision.Value(precision)  # type: ignore[assignment]
     problems = Problems()
     _check_solver(document, problems)
     choices = _NetChoices(document, problems)
@@ -81,9 +89,18 @@ def read_recipe(
     return Recipe(path, solver, document, train, tuple(tests))
 
 
+def read_precision(path: str) -> str:
+    """Return what the solver file at `path` wants its nets to compute in, by name. Raises UserError."""
+    return _precision(read_text(path, caffe_pb2.SolverParameter).message)
+
+
 def snapshot_format(solver: caffe_pb2.SolverParameter) -> SnapshotFormat:
     """Return the format in which `solver` wants its snapshots; raises UserError for one that is not there."""
     return format_named(caffe_pb2.SolverParameter.SnapshotFormat.Name(solver.snapshot_format))
+
+
+def _precision(solver: caffe_pb2.SolverParameter) -> str:
+    return caffe_pb2.Precision.Name(solver.dtrain_param.precision)
 
 
 def _build_net(choice: _NetChoice, documents: dict[int, NetDocument]) -> NetRecipe:

@@ -113,8 +113,22 @@ class Solver:
         self.broadcast_params()
         log_notes(recipe)
 
+    def fuse(self) -> None:
+        """Run layers of the nets as one from now on where that is faster, unless debug_info is to show each.
+
+        For runs whose nets nobody looks into; see Net.fuse.
+        """
+        if not self.param.debug_info:
+            for net in (self.net, *self.test_nets):
+                net.fuse()
+
     def _build_nets(self) -> None:
         recipe, communicator = self.recipe, self.communicator
+        if self.engine.precision != recipe.precision:
+            raise UserError(
+                f"{recipe.path}: precision must be what engine {self.engine.name} was made for, "
+                f"{self.engine.precision}, got {recipe.precision}; create_engine(name, recipe.precision)"
+            )
         self.net, self.test_nets = make_nets(recipe, self.engine, communicator, self.seed, self.activity)
 
     def _build_rest(self) -> None:
@@ -354,8 +368,9 @@ class Solver:
         return path
 
     def close(self) -> None:
-        """Stop reader threads and wait for a snapshot under way."""
+        """Stop the threads of readers and updates and wait for a snapshot under way."""
         self._finish_snapshot()
+        self.updater.close()
         for net in [self.net, *self.test_nets]:
             net.close()
 

@@ -2,13 +2,18 @@
 
     clip by global norm → divide by iter_size → weight decay → update rule
 
-The division by the number of ranks is folded into the same factor. Follows caffe's sgd_solver.cpp.
+The division by the number of ranks is folded into the same factor. Params are cut into pieces, which stay in the
+cache while the rule goes over them and which the rank's threads share; no value depends on who has which piece.
+Follows caffe's sgd_solver.cpp.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -16,12 +21,17 @@ from dtrain.core.net.arena import Arena
 from dtrain.core.net.params import Param
 from dtrain.core.solver.lr_policies import learning_rate, multistep_index
 from dtrain.core.solver.update_rules import UPDATE_RULES
-from dtrain.core.solver.update_rules.rule import Array, Step, l2_norm
+from dtrain.core.solver.update_rules.rule import Array, Step, sum_of_squares
+from dtrain.data.workers import Workers
+from dtrain.dist.cores import num_threads_of
 from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)
 
 PIECE_SIZE = 1 << 16  # values: the arrays of a piece stay in the cache from one operation to the next
+SHARED_SIZE = 1 << 20  # values: fewer are updated before another thread has woken up
+
+Task = Callable[[], None]
 
 
 class Updater:
@@ -33,10 +43,20 @@ class Updater:
     log, as Caffe's Net::UpdateDebugInfo does, the mean absolute values of each param before its update and of what
     is taken off.
 
+    Arguments:
+        num_threads: that share the work, of which the caller's is one; by default as many as this rank computes with.
+            The others start when there is first enough to do for them, and end with close().
+
     The fields of `solver` have passed field_rules.py.
     """
 
-    def __init__(self, solver: caffe_pb2.SolverParameter, params: Sequence[Param], arena: Arena) -> None:
+    def __init__(
+        self,
+        solver: caffe_pb2.SolverParameter,
+        params: Sequence[Param],
+        arena: Arena,
+        num_threads: int | None = None,
+    ) -> None:
         self.solver = solver
         self.params = params
         self.arena = arena
@@ -49,6 +69,7 @@ class Updater:
         self.debug_info = False
         self._index_of = {id(param): k for k, param in enumerate(params)}
         self._iteration, self._rate, self._scale = 0, 0.0, 1.0  # of the update under way
+        self._workers = Workers(num_threads or num_threads_of(os.environ))
 
     def rate(self, iteration: int) -> float:
         """Return the learning rate of `iteration`."""
@@ -77,34 +98,54 @@ class Updater:
 
     def update(self, params: Sequence[Param]) -> None:
         """Update `params`, some of all, whose diffs are sums now."""
-        for param in params:
-            multiplier = param.learning_rate_multiplier
-            if multiplier:
-                before = param.blob.data.copy() if self.debug_info else None
-                step = Step(self._rate * multiplier, self._iteration, self._decay(param))
-                self._update(self._index_of[id(param)], self._scale, step)
-                if before is not None:
-                    _log_update(param, before)
+        learned = [param for param in params if param.learning_rate_multiplier]
+        if not self.debug_info:
+            self._update(learned)
+            return
+        for param in learned:
+            before = param.blob.data.copy()
+            self._update([param])
+            _log_update(param, before)
 
-    def _update(self, k: int, scale: float, step: Step) -> None:
-        """Update param number k, piece by piece if the rule allows it."""
-        blob = self.params[k].blob
+    def close(self) -> None:
+        """End the threads; a second call does nothing."""
+        self._workers.close()
+
+    def _update(self, params: Sequence[Param]) -> None:
+        tasks = [task for param in params for task in self._tasks(param)]
+        self._run(tasks, sum(param.blob.count for param in params))
+
+    def _tasks(self, param: Param) -> Iterator[Task]:
+        """Yield what there is to do for `param`, piece by piece if the rule allows it."""
+        k, blob = self._index_of[id(param)], param.blob
+        rate = self._rate * param.learning_rate_multiplier
+        step = Step(rate, self._iteration, self._decay(param), self._scale)
         arrays = (blob.update_data(), blob.update_diff(), *self.history[k :: len(self.params)])
-        to_rule = step if self.rule.takes_decay else Step(step.rate, step.iteration)
         for data, diff, *history in _pieces(arrays) if self.rule.elementwise else [arrays]:
-            if scale != 1.0:
-                diff *= scale
-            if step.decay and not self.rule.takes_decay:
-                self._add_decay(data, diff, step.decay)
-            self.rule.apply(data, diff, history, to_rule)
+            yield partial(self.rule.apply, data, diff, history, step)
+
+    def _run(self, tasks: Sequence[Task], num_values: int) -> None:
+        """Do `tasks`, in any order, shared among the threads if they go over enough values."""
+        if self._workers.num_threads > 1 and num_values >= SHARED_SIZE:
+            self._workers.run(lambda k: tasks[k](), len(tasks))
+            return
+        for task in tasks:
+            task()
 
     def _clipped_scale(self, scale: float) -> float:
         """Return `scale`, less if the scaled gradient's L2 norm over all params is above clip_gradients."""
         limit = self.solver.clip_gradients
         if limit < 0:
             return scale
-        norm = l2_norm(self.arena.diff) * scale
+        norm = self._gradient_norm() * scale
         return scale * limit / norm if norm > limit else scale
+
+    def _gradient_norm(self) -> float:
+        """Return the L2 norm of all diffs."""
+        sums: list[float] = []  # in any order: fsum is exact
+        tasks = [partial(_append_sum, sums, piece) for (piece,) in _pieces([self.arena.diff])]
+        self._run(tasks, self.arena.diff.size)
+        return math.sqrt(math.fsum(sums))
 
     def _decay(self, param: Param) -> float:
         """Return weight_decay times decay_mult, 0 for params that dtrain_param exempts."""
@@ -114,15 +155,6 @@ class Updater:
         ):
             return 0.0
         return self.solver.weight_decay * param.decay_multiplier
-
-    def _add_decay(self, data: Array, diff: Array, decay: float) -> None:
-        scratch = self.rule.scratch(data)
-        if self.solver.regularization_type == "L2":
-            diff += np.multiply(data, decay, out=scratch)
-        else:
-            np.sign(data, out=scratch)
-            scratch *= decay
-            diff += scratch
 
     def _log_step(self, iteration: int) -> None:
         """Say, as Caffe does, when multistep goes a step down."""
@@ -135,6 +167,10 @@ def _pieces(arrays: Sequence[Array]) -> Iterator[list[Array]]:
     flat = [array.reshape(-1) for array in arrays]
     for start in range(0, flat[0].size, PIECE_SIZE):
         yield [array[start : start + PIECE_SIZE] for array in flat]
+
+
+def _append_sum(sums: list[float], piece: Array) -> None:
+    sums.append(sum_of_squares(piece))
 
 
 def _log_update(param: Param, before: Array) -> None:

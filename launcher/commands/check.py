@@ -11,7 +11,7 @@ from dtrain.core.graph.net_recipe import NetRecipe, read_net
 from dtrain.core.net.building import build_net
 from dtrain.core.net.net import Net
 from dtrain.core.prototxt.tokens import Kind, tokenize
-from dtrain.core.solver.recipe import read_recipe
+from dtrain.core.solver.recipe import read_precision, read_recipe
 from dtrain.core.solver.solver import Solver
 from dtrain.data.sampler import Shard
 from dtrain.launcher.arguments import add_communicator_option, add_state_options, split_list
@@ -19,6 +19,7 @@ from dtrain.launcher.job import Job, open_job
 from dtrain.launcher.net_report import net_report
 from dtrain.launcher.simulation.answer import answer_lines
 from dtrain.launcher.simulation.options import add_simulation_options, parse_question
+from dtrain.launcher.synthetic import add_synthetic_option, make_up, make_up_all, warn_of_made_up
 from dtrain.proto import caffe_pb2
 
 _NET_FIELDS = frozenset({"layer", "layers", "input"})
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", help="engine that computes the layers; the fastest by default")
     add_state_options(parser)
     add_communicator_option(parser)
+    add_synthetic_option(parser)
     add_simulation_options(parser)
 
 
@@ -41,8 +43,10 @@ def run(args: argparse.Namespace) -> int:
     question = parse_question(args)
     with open_job(args.communicator) as job:
         job.activity.doing = "checking"
-        engine = job.together(lambda: create_engine(args.engine))
+        warn_of_made_up(args.synthetic, job.is_first)
         is_net = is_net_file(args.file)
+        precision = job.together(lambda: "FLOAT32" if is_net else read_precision(args.file))
+        engine = job.together(lambda: create_engine(args.engine, precision))
         if question is not None:
             lines = answer_lines(job, question, args, engine, is_net)
         else:
@@ -75,6 +79,7 @@ def solver_lines(job: Job, args: argparse.Namespace, engine: Engine) -> list[str
     """Return the lines on a solver's run. Collective. Raises UserError or DataError with its mistakes."""
     stages = split_list(args.stage)
     recipe = job.together(lambda: read_recipe(args.file, level=args.level, stages=stages))
+    recipe = make_up_all(recipe, args.synthetic)
     solver = Solver(recipe, engine=engine, communicator=job.communicator, activity=job.activity)
     if recipe.weights:
         solver.load_weights(recipe.weights)
@@ -122,7 +127,7 @@ def build_phases(args: argparse.Namespace, engine: Engine, shard: Shard) -> dict
             recipe = read_net(args.file, phase, level=args.level or 0, stages=split_list(args.stage))
             if any(layers_of(recipe) == layers_of(net.recipe) for net in nets.values()):
                 return {"TRAIN and TEST": nets["TRAIN"]}
-            nets[name] = build_net(recipe, engine, shard)
+            nets[name] = build_net(make_up(recipe, args.synthetic), engine, shard)
     problems.raise_if_any()
     return nets
 

@@ -24,12 +24,15 @@ from dtrain.data.sampler import Shard
 from dtrain.launcher.arguments import (
     add_communicator_option,
     add_engine_options,
+    add_fuse_option,
     add_state_options,
+    chosen_precision,
     refuse_gpu,
     split_list,
     whole_number,
 )
 from dtrain.launcher.job import Job, open_job
+from dtrain.launcher.synthetic import add_synthetic_option, make_up, warn_of_made_up
 from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)
@@ -45,12 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_state_options(parser)
     add_engine_options(parser)
     add_communicator_option(parser)
+    add_fuse_option(parser)
+    add_synthetic_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Score the net and log the values of each batch that rank 0 runs, then the means over all batches."""
     refuse_gpu(args)
     with open_job(args.communicator) as job:
+        warn_of_made_up(args.synthetic, job.is_first)
         net = job.together(lambda: make_net(args, job))
         log.info("Running for %d iterations.", args.iterations)
         job.activity.doing = "testing"
@@ -65,7 +71,10 @@ def make_net(args: argparse.Namespace, job: Job) -> Net:
     """Build the TEST net with its weights."""
     recipe = read_net(args.model, caffe_pb2.TEST, level=args.level or 0, stages=split_list(args.stage))
     shard = Shard(job.communicator.rank, job.communicator.world_size)
-    net = build_net(recipe, create_engine(args.engine), shard)
+    engine = create_engine(args.engine, chosen_precision(args) or "FLOAT32")
+    net = build_net(make_up(recipe, args.synthetic), engine, shard)
+    if not args.no_fuse:
+        net.fuse()
     for text in args.weights:
         for path in split_list(text):
             copy_weights(net, load_weights(path), path)

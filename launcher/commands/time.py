@@ -1,4 +1,4 @@
-"""``dtrain time``: how long each layer of a net takes, forward and backward.
+"""``dtrain time``: how long each layer of a net takes, forward and backward, and what it reaches in that time.
 
 Follows caffe's tools/caffe.cpp (time).
 """
@@ -15,13 +15,17 @@ from dtrain.core.net.building import build_net
 from dtrain.data.sampler import Shard
 from dtrain.launcher.arguments import (
     add_engine_options,
+    add_fuse_option,
     add_state_options,
+    chosen_precision,
     refuse_gpu,
     split_list,
     whole_number,
 )
 from dtrain.launcher.job import open_console
+from dtrain.launcher.layer_table import find_layouts, layer_table
 from dtrain.launcher.layer_times import time_layers, time_lines
+from dtrain.launcher.synthetic import add_synthetic_option, make_up, warn_of_made_up
 from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)
@@ -38,22 +42,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_state_options(parser)
     add_engine_options(parser)
+    add_fuse_option(parser)
+    add_synthetic_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Time the net on this process alone and log Caffe's lines; a first run, not counted, warms up."""
+    """Time the net on this process alone: log Caffe's lines, print a table; a first run warms up."""
     refuse_gpu(args)
     open_console(os.environ)
+    warn_of_made_up(args.synthetic)
     phase = caffe_pb2.Phase.Value(args.phase)
     recipe = read_net(args.model, phase, level=args.level or 0, stages=split_list(args.stage))
-    engine = create_engine(args.engine)
-    net = build_net(recipe, engine, Shard(0, 1))
+    engine = create_engine(args.engine, chosen_precision(args) or "FLOAT32")
+    net = build_net(make_up(recipe, args.synthetic), engine, Shard(0, 1))
+    if not args.no_fuse:
+        net.fuse()
     log.info("Using %s", engine.describe())
     log.info("Performing Forward")
     log.info("Initial loss: %g", net.forward())
     log.info("Performing Backward")
     net.backward()
     net.clear_param_diffs()
+    layouts = find_layouts(net)
     log.info("*** Benchmark begins ***")
     log.info("Testing for %d iterations.", args.iterations)
     times = time_layers(
@@ -62,5 +72,6 @@ def run(args: argparse.Namespace) -> int:
     for line in time_lines(times):
         log.info(line)
     log.info("*** Benchmark ends ***")
+    print("\n".join(layer_table(net, times, layouts)))
     net.close()
     return 0

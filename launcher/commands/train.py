@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from dtrain.core.engines import create_engine
 from dtrain.core.errors import UserError
+from dtrain.core.net.memory_sharing import share_memory
 from dtrain.core.solver.global_batch import with_global_batch
 from dtrain.core.solver.recipe import Recipe, read_recipe
 from dtrain.core.solver.solver import Solver
@@ -18,7 +19,9 @@ from dtrain.dist.errors import EXIT_STOPPED
 from dtrain.launcher.arguments import (
     add_communicator_option,
     add_engine_options,
+    add_fuse_option,
     add_state_options,
+    chosen_precision,
     duration,
     refuse_gpu,
     split_list,
@@ -28,6 +31,7 @@ from dtrain.launcher.gpus import NO_GPU_ENGINE
 from dtrain.launcher.job import open_job
 from dtrain.launcher.progress import ProgressObserver
 from dtrain.launcher.signals import EFFECTS, signal_effects, signals_handled
+from dtrain.launcher.synthetic import add_synthetic_option, make_up_all, warn_of_made_up
 from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)
@@ -63,6 +67,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="end the job when a rank has done nothing new for so long, 0: never (default: as needed)",
     )
+    _add_batch_options(parser)
+    add_fuse_option(parser)
+    parser.add_argument(
+        "--keep-blobs",
+        action="store_true",
+        help="keep all blobs' values to each pass's end; else those that no layer reads any more share memory",
+    )
+    add_state_options(parser)
+    add_engine_options(parser)
+    add_communicator_option(parser)
+    add_synthetic_option(parser)
+
+
+def _add_batch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--global-batch",
         nargs="?",
@@ -76,9 +94,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[name.lower() for name in LearningRateScaling.DESCRIPTOR.values_by_name],
         help="multiply the learning rate by k or its root for k times as many records an update",
     )
-    add_state_options(parser)
-    add_engine_options(parser)
-    add_communicator_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -87,7 +102,8 @@ def run(args: argparse.Namespace) -> int:
     with open_job(args.communicator, args.timeout) as job:
         recipe = job.together(lambda: chosen_recipe(args, job.communicator.world_size))
         warn_of_gpu_mode(recipe)
-        engine = job.together(lambda: create_engine(args.engine))
+        warn_of_made_up(args.synthetic, job.is_first)
+        engine = job.together(lambda: create_engine(args.engine, recipe.precision))
         log.info("Using %s; ranks: %d", engine.describe(), job.communicator.world_size)
         log.info("Communicator: %s (%s)", job.communicator.name, job.communicator.reason)
         solver = Solver(
@@ -97,6 +113,10 @@ def run(args: argparse.Namespace) -> int:
             observers=[ProgressObserver(job.console)],
             activity=job.activity,
         )
+        if not args.no_fuse:
+            solver.fuse()
+        if not args.keep_blobs:
+            share_memory([solver.net, *solver.test_nets])
         set_start(solver, args)
         with signals_handled(solver, signal_effects(args.sigint_effect, args.sighup_effect)):
             solver.solve()
@@ -115,7 +135,14 @@ def check_flags(args: argparse.Namespace) -> None:
 def chosen_recipe(args: argparse.Namespace, world_size: int) -> Recipe:
     """Return the recipe of the solver file, as the flags change it. Raises UserError."""
     scaling = LearningRateScaling.Value(args.lr_scaling.upper()) if args.lr_scaling else None
-    recipe = read_recipe(args.solver, level=args.level, stages=split_list(args.stage), lr_scaling=scaling)
+    recipe = read_recipe(
+        args.solver,
+        level=args.level,
+        stages=split_list(args.stage),
+        lr_scaling=scaling,
+        precision=chosen_precision(args),
+    )
+    recipe = make_up_all(recipe, args.synthetic)
     if args.global_batch is None:
         return recipe
     return with_global_batch(recipe, world_size, args.global_batch or None)

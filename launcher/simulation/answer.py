@@ -38,11 +38,12 @@ from dtrain.launcher.simulation.compute import (
     measure_costs,
 )
 from dtrain.launcher.simulation.links import FREE
-from dtrain.launcher.simulation.memory import count_memory, measure_temporary
+from dtrain.launcher.simulation.memory import count_memory, measure_passes
 from dtrain.launcher.simulation.options import Question, check_world_size
 from dtrain.launcher.simulation.prediction import Machine, predict
 from dtrain.launcher.simulation.report import report_json, report_lines
 from dtrain.launcher.simulation.work import Costs, Work, make_work
+from dtrain.launcher.synthetic import make_up
 from dtrain.proto import caffe_pb2
 
 
@@ -66,8 +67,8 @@ def answer_lines(
     given = job.together(lambda: _given_costs(question, subject.net))
     job.activity.doing = "measuring what to predict from"
     work, machine = find_work(question, subject, given, communicator)
-    temporary_bytes = measure_temporary(subject.net) if question.measures_compute and job.is_first else 0
-    memory = count_memory(subject.net, subject.arena, subject.solver, temporary_bytes)
+    passes = measure_passes(subject.net) if question.measures_compute and job.is_first else None
+    memory = count_memory(subject.net, subject.arena, subject.solver, passes)
     predictions = predict(work, machine, clusters_up_to(question.cluster))
     subject.net.close()
     if args.json:
@@ -94,6 +95,7 @@ def set_up(args: argparse.Namespace, engine: Engine, is_net: bool, communicator:
     """
     solver, recipe = _read(args, is_net)
     net = build_net(recipe, engine, Shard(communicator.rank, communicator.world_size))
+    net.fuse()  # as training does
     arena = Arena(net.param_table.with_gradients, NUM_EXTRA)
     return Subject(f"{args.file}: {solver.type} solver, engine {engine.describe()}", solver, net, arena)
 
@@ -102,9 +104,9 @@ def _read(args: argparse.Namespace, is_net: bool) -> tuple[caffe_pb2.SolverParam
     stages = split_list(args.stage)
     if is_net:
         net = read_net(args.file, caffe_pb2.TRAIN, level=args.level or 0, stages=stages)
-        return caffe_pb2.SolverParameter(), net
+        return caffe_pb2.SolverParameter(), make_up(net, args.synthetic)
     recipe = read_recipe(args.file, level=args.level, stages=stages)
-    return recipe.solver, recipe.train
+    return recipe.solver, make_up(recipe.train, args.synthetic)
 
 
 def _given_costs(question: Question, net: Net) -> Costs | None:

@@ -16,8 +16,8 @@ from dtrain.core.errors import Problems, UserError
 from dtrain.core.net.net import Net
 from dtrain.core.solver.update_rules import UPDATE_RULES
 from dtrain.core.solver.update_rules.rule import Step
+from dtrain.launcher.flops import count_flops
 from dtrain.launcher.layer_times import time_layers
-from dtrain.launcher.simulation.flops import count_flops
 from dtrain.launcher.simulation.work import Costs
 from dtrain.proto import caffe_pb2
 

@@ -8,57 +8,87 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from collections.abc import Iterable
+from dataclasses import dataclass
 from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 
+from dtrain.core.engines import Engine
 from dtrain.core.net.arena import Arena
+from dtrain.core.net.memory_sharing import share_memory
 from dtrain.core.net.net import Net
 from dtrain.core.solver.update_rules import UPDATE_RULES
 from dtrain.core.tensor import Storage
 from dtrain.data.loader import Loader
+from dtrain.launcher.simulation.memory_plan import (
+    kept_storages,
+    plan_operations,
+    plan_pool,
+    plan_scratch,
+    plan_temporary,
+)
+from dtrain.launcher.simulation.memory_process import measure_process
 from dtrain.proto import caffe_pb2
 
-_OPAQUE = (type, ModuleType, FunctionType, Loader)
+_OPAQUE = (type, ModuleType, FunctionType, Loader, Engine)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What passes of a net have taken: at most beside what it keeps, and of the pool that its blobs share."""
+
+    temporary_bytes: int
+    pool_bytes: int
 
 
 def count_memory(
-    net: Net, arena: Arena, solver: caffe_pb2.SolverParameter, temporary_bytes: int = 0
+    net: Net, arena: Arena, solver: caffe_pb2.SolverParameter, passes: Passes | None = None
 ) -> dict[str, int]:
-    """Return the bytes of each part of training `net`, whose gradients lie in `arena`, by `solver`.
+    """Return the bytes of each part of what `dtrain train` takes at its peak on a rank that trains `net` by `solver`.
 
-    params; gradients, with what travels in their place; history, with the average of the weights; blobs and
-    blob gradients, memory that several share counted once; batches that readers keep ready; scratch: what layers and
-    their operations have allocated so far, which is little before the net has run; temporary: see measure_temporary.
-    Python, its libraries and a snapshot under way (one more copy of params and history) are not in it.
+    process: Python, libraries and the engine, measured on a process of its own. params; gradients, which lie in
+    `arena`, with what travels in their place; history, with the average of the weights. blobs: their data and
+    gradients, which share memory but for those that are kept; batches that readers keep ready; scratch: what layers
+    and their operations keep; operations: their code and tables; temporary: what is there for a moment.
+
+    passes: what a net that has run took (measure_passes). Without it blobs and scratch are planned from the net,
+    which knows neither what the reference engine lowers convolutions to nor what an engine's layouts fill up or hold
+    twice, and takes all values for float32.
+
+    Test nets, MPI and a snapshot under way (one more copy of params and history) are not in it.
     """
     params = net.learnable_params
     in_arena = {id(param) for param in arena.params}
     num_values = sum(param.blob.count for param in params)
     extra = solver.dtrain_param
     averages = arena.data.nbytes if extra.ema_decay else 0
+    pool_bytes = passes.pool_bytes if passes else plan_pool(net)
     return {
+        "process": measure_process(net.context.engine.name),
         "params": arena.data.nbytes + sum(4 * p.blob.count for p in params if id(p) not in in_arena),
         "gradients": _gradient_bytes(arena, extra),
         "history": 4 * num_values * UPDATE_RULES[solver.type].num_histories + averages,
-        "blobs": _storage_bytes(blob.data_tensor.storage for blob in net.blobs.values()),
-        "blob gradients": _storage_bytes(_blob_diffs(net)),
+        "blobs": pool_bytes + _storage_bytes(kept_storages(net)),
         "batches": sum(_batch_bytes(layer.loader) for layer in net.reading_layers),
-        "scratch": _scratch_bytes(net, arena),
-        "temporary": temporary_bytes,
+        "scratch": _scratch_bytes(net, arena, has_run=passes is not None)
+        + (0 if passes else plan_scratch(net)),
+        "operations": plan_operations(net),
+        "temporary": passes.temporary_bytes if passes else plan_temporary(net),
     }
 
 
-def measure_temporary(net: Net) -> int:
-    """Run `net` forward and backward once more; return how many bytes that takes at most beside what it keeps."""
-    tracemalloc.start()
-    try:
+def measure_passes(net: Net) -> Passes:
+    """Run `net` forward and backward twice, its blobs sharing memory as in training, also afterwards."""
+    pool = share_memory([net])
+    for is_traced in (False, True):
+        if is_traced:
+            tracemalloc.start()
         net.forward()
         net.backward()
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    temporary_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return Passes(temporary_bytes, pool.peak_bytes)
 
 
 def _gradient_bytes(arena: Arena, extra: caffe_pb2.DtrainSolverParameter) -> int:
@@ -66,16 +96,6 @@ def _gradient_bytes(arena: Arena, extra: caffe_pb2.DtrainSolverParameter) -> int
     copies = 3 if extra.stale_gradients else 1  # the copy, and one more while the two are swapped
     is_float32 = extra.wire_precision == caffe_pb2.DtrainSolverParameter.FLOAT32
     return copies * arena.reduced.nbytes + (0 if is_float32 else arena.reduced.nbytes // 2)
-
-
-def _blob_diffs(net: Net) -> Iterable[Storage]:
-    """Yield the storage of each gradient that backward writes, and of each loss's weight."""
-    for bottom, needs in zip(net.bottoms, net.needs, strict=True):
-        for blob, wanted in zip(bottom, needs.bottoms, strict=True):
-            if needs.layer and wanted:
-                yield blob.diff_tensor.storage
-    for top, weights in zip(net.tops, net.loss_weights, strict=True):
-        yield from (blob.diff_tensor.storage for blob, weight in zip(top, weights, strict=True) if weight)
 
 
 def _storage_bytes(storages: Iterable[Storage]) -> int:
@@ -91,14 +111,18 @@ def _batch_bytes(loader: Loader) -> int:
     return 4 * loader.num_buffers * loader.batch_size * num_values
 
 
-def _scratch_bytes(net: Net, arena: Arena) -> int:
-    """Return the size of all arrays that layers refer to, beside blobs, params and batches."""
+def _scratch_bytes(net: Net, arena: Arena, has_run: bool) -> int:
+    """Return the size of all arrays that a net refers to, beside blobs, params and batches.
+
+    Once it has run, those that are still 0 (of layouts in which nothing has come) have not been given memory.
+    """
     blobs = [*net.blobs.values(), *(param.blob for param in net.learnable_params)]
     storages = [tensor.storage for blob in blobs for tensor in (blob.data_tensor, blob.diff_tensor)]
     known = {id(owner_of(copy)) for storage in storages for copy in storage.copies.values()}
     known.update(id(owner_of(array)) for array in (arena.data, arena.reduced))
-    owners = {id(owner_of(array)): owner_of(array) for array in find_arrays(net.layers)}
-    return sum(array.nbytes for key, array in owners.items() if key not in known)
+    owners = {id(owner_of(array)): owner_of(array) for array in find_arrays(net)}
+    unknown = [array for key, array in owners.items() if key not in known and array.base is None]
+    return sum(array.nbytes for array in unknown if not has_run or array.any())
 
 
 def owner_of(array: np.ndarray) -> np.ndarray:

@@ -20,9 +20,12 @@ from all_reduce import bench_all_reduce
 from engines import bench_engines
 from guards import bench_guards
 from measuring import HAS_TORCH, ROUNDS, lenet_database, median, run_program
+from memory import bench_memory
+from nets import bench_nets
 from overlap import bench_overlap
 from scaling import bench_scaling
 from simulate import bench_simulate
+from update import bench_update
 
 NUM_ITERATIONS = 200
 GLOBAL_BATCH_SIZE = 64
@@ -143,6 +146,8 @@ def bench_startup(folder: Path) -> None:
 BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "lenet": bench_lenet,
     "engines": bench_engines,
+    "nets": bench_nets,
+    "memory": bench_memory,
     "startup": bench_startup,
     "big_net": bench_big_net,
     "snapshot": bench_snapshot,
@@ -153,6 +158,7 @@ BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "guards": bench_guards,
     "overlap": bench_overlap,
     "simulate": bench_simulate,
+    "update": bench_update,
 }
 
 

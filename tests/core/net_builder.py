@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dtrain.core.engines import create_engine
+from dtrain.core.engines.engine import Engine
 from dtrain.core.graph.graph import Graph, build_graph
 from dtrain.core.graph.net_recipe import NetRecipe
 from dtrain.core.graph.upgrade import upgrade_net
@@ -31,9 +32,12 @@ def make_graph(text: str, phase: int = TRAIN, level: int = 0, stages: Sequence[s
     return make_recipe(text, phase, level, stages).graph
 
 
-def make_net(text: str, phase: int = TRAIN, seed: int = 1, rank: int = 0) -> Net:
-    """Return a net's text as a net on the reference engine."""
-    context = LayerContext(phase, create_engine("reference"), RandomStreams(seed, rank), Shard(0, 1))
+def make_net(
+    text: str, phase: int = TRAIN, seed: int = 1, rank: int = 0, engine: Engine | None = None
+) -> Net:
+    """Return a net's text as a net, on the reference engine unless told otherwise."""
+    engine = engine or create_engine("reference")
+    context = LayerContext(phase, engine, RandomStreams(seed, rank), Shard(0, 1))
     return Net(make_recipe(text, phase), context)
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import DTypeLike, NDArray
 
+from dtrain.core.errors import UserError
+from dtrain.core.memory_pool import MemoryPool
 from dtrain.core.tensor import HOST, HostMemory, Memory, Tensor
 
 
@@ -148,3 +150,84 @@ def test_move_into_an_arena_keeps_the_values_and_writes_there(negated: NegatedMe
 def test_move_into_a_slice_of_another_size_is_a_bug() -> None:
     with pytest.raises(AssertionError, match=r"a tensor of 2 values does not fit \(3,\)"):
         make_tensor([1, 2]).move_into(np.zeros(3, np.float32))
+
+
+def pooled_tensor(shape: tuple[int, ...], pool: MemoryPool) -> Tensor:
+    tensor = Tensor(shape)
+    tensor.storage.borrow_from(pool)
+    return tensor
+
+
+def test_tensor_of_a_pool_borrows_when_it_is_written_and_others_can_have_what_it_gives_back() -> None:
+    pool = MemoryPool()
+    first, second = pooled_tensor((2, 8), pool), pooled_tensor((16,), pool)
+    assert pool.lent_bytes == 0
+    first.write()[...] = 5
+    assert pool.lent_bytes == 64
+    first.storage.give_back("data of a")
+    assert pool.lent_bytes == 0
+    second.write()[...] = 7
+    assert pool.peak_bytes == 64
+    with pytest.raises(UserError, match=r"^data of a: values must be read before .*; keep all blobs"):
+        first.read()
+    first.write()[...] = 6
+    assert (first.read() == 6).all()
+    assert (second.read() == 7).all()
+
+
+def test_tensor_of_a_pool_that_was_never_written_reads_as_zeros_whatever_lay_there() -> None:
+    pool = MemoryPool()
+    first, second = pooled_tensor((16,), pool), pooled_tensor((4, 4), pool)
+    first.write()[...] = 5
+    first.storage.give_back("first")
+    assert second.read().tolist() == np.zeros((4, 4)).tolist()
+    second.storage.give_back("second")
+
+
+def test_give_back_of_a_tensor_never_written_leaves_it_so() -> None:
+    tensor = pooled_tensor((3,), MemoryPool())
+    tensor.storage.give_back("it")
+    assert tensor.read().tolist() == [0, 0, 0]
+
+
+def test_give_back_of_an_array_that_was_shown_keeps_it() -> None:
+    pool = MemoryPool()
+    tensor = pooled_tensor((3,), pool)
+    tensor.write()[...] = 4
+    held = tensor.show()
+    tensor.storage.give_back("it")
+    tensor.storage.drop_void()
+    assert tensor.read() is held
+    assert held.tolist() == [4, 4, 4]
+    assert pool.lent_bytes == 64
+
+
+def test_drop_void_gives_back_what_was_written_over_elsewhere(negated: NegatedMemory) -> None:
+    pool = MemoryPool()
+    tensor = pooled_tensor((16,), pool)
+    tensor.write()[...] = 3
+    tensor.write(negated)[...] = -4  # in memory of its own
+    assert pool.lent_bytes == 64
+    tensor.storage.drop_void()
+    assert pool.lent_bytes == 0
+    assert tensor.read().tolist() == [4] * 16
+
+
+def test_drop_layouts_leaves_the_host_and_those_that_are_wanted(negated: NegatedMemory) -> None:
+    other = NegatedMemory()
+    tensor = make_tensor([1, 2])
+    for memory in (negated, other):
+        tensor.read(memory)
+    tensor.storage.drop_layouts(but=[other])
+    assert set(tensor.storage.copies) == tensor.storage.valid == {HOST, other}
+    tensor.update(other)[...] = -9
+    tensor.storage.drop_layouts()  # the host's are not the newest: nothing may go
+    assert tensor.read().tolist() == [9, 9]
+
+
+def test_reshape_of_a_tensor_of_a_pool_that_grows_borrows_more() -> None:
+    pool = MemoryPool()
+    tensor = pooled_tensor((16,), pool)
+    tensor.reshape((64,))
+    tensor.write()[...] = 1
+    assert pool.lent_bytes == 256

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from dtrain.core.engines import create_engine
+from dtrain.core.errors import UserError
 from dtrain.launcher.console import Console
 from dtrain.launcher.log import install_log
 
@@ -50,6 +52,15 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "solver.prototxt").write_text(SOLVER)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def bf16() -> None:
+    """Skip the test where nets can't be computed in bf16."""
+    try:
+        create_engine("onednn", "BF16")
+    except UserError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(autouse=True)

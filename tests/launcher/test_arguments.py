@@ -11,6 +11,7 @@ from dtrain.launcher.arguments import (
     add_communicator_option,
     add_engine_options,
     add_state_options,
+    chosen_precision,
     duration,
     parse_arguments,
     refuse_gpu,
@@ -44,9 +45,15 @@ def test_parse_arguments_without_options_has_defaults() -> None:
         "level": None,
         "stage": "",
         "engine": None,
+        "precision": None,
         "gpu": None,
         "communicator": None,
     }
+
+
+@pytest.mark.parametrize(("arguments", "name"), [([], None), (["--precision", "bf16"], "BF16")])
+def test_chosen_precision_is_the_name_that_the_field_has(arguments: list[str], name: str | None) -> None:
+    assert chosen_precision(parse("--model", "m", *arguments)) == name
 
 
 @pytest.mark.parametrize(
@@ -66,7 +73,7 @@ def test_parse_arguments_without_options_has_defaults() -> None:
         (
             ["--model", "m", "--enginee", "x"],
             'dtrain probe: unknown option --enginee; did you mean "--engine"?; known: --help, --model, '
-            "--iterations, --level, --stage, --engine, --gpu, --communicator",
+            "--iterations, --level, --stage, --engine, --precision, --gpu, --communicator",
         ),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dtrain.core.engines.onednn import library
-from dtrain.core.engines.onednn.library import MissingLibrary
+from dtrain.core.engines.onednn.library import Library, MissingLibrary
 from dtrain.launcher import diagnosis
 from dtrain.launcher.diagnosis import (
     Finding,
@@ -43,6 +43,18 @@ def test_examine_onednn_that_is_missing_is_no_problem(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(library, "load_library", load_none)
     text = "reference, the slower one: engine onednn needs oneDNN 3, got none; install it"
+    assert examine_onednn() == Finding("CPU engine", text)
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "text"), [(True, "bf16"), (False, "no bf16: this CPU has no avx512_bf16")]
+)
+def test_examine_onednn_says_whether_there_is_bf16(
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, text: str
+) -> None:
+    found = Library(None, "/x/libdnnl.so.3", "3.2.0", "OpenMP", has_bf16)  # type: ignore[arg-type]
+    monkeypatch.setattr(library, "load_library", lambda environment: found)
+    text = f"onednn: oneDNN 3.2.0, OpenMP threads, {text} (/x/libdnnl.so.3)"
     assert examine_onednn() == Finding("CPU engine", text)
 
 

@@ -33,11 +33,15 @@ train (collective)
   --timeout
   --global-batch
   --lr-scaling of none linear sqrt
+  --no-fuse = False
+  --keep-blobs = False
   --level
   --stage
   --engine
+  --precision of float32 bf16
   --gpu
   --communicator
+  --synthetic
 test (collective)
   --model required
   --weights, repeatable required
@@ -45,8 +49,11 @@ test (collective)
   --level
   --stage
   --engine
+  --precision of float32 bf16
   --gpu
   --communicator
+  --no-fuse = False
+  --synthetic
 time
   --model required
   --phase = TRAIN of TRAIN TEST
@@ -54,13 +61,26 @@ time
   --level
   --stage
   --engine
+  --precision of float32 bf16
   --gpu
+  --no-fuse = False
+  --synthetic
+summary
+  FILE required
+  --phase = TRAIN of TRAIN TEST
+  --level
+  --stage
+  --engine
+  --precision of float32 bf16
+  --gpu
+  --synthetic
 check (collective)
   FILE required
   --engine
   --level
   --stage
   --communicator
+  --synthetic
   --simulate
   --link
   --local-link

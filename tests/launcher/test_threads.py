@@ -1,45 +1,17 @@
-"""How many threads a rank gets, from tables of machines, and what is set in the environment."""
+"""What is set in the environment for how many threads, and what is said about it."""
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
-from dtrain.launcher.threads import (
-    THREAD_VARIABLES,
-    fair_num_threads,
-    set_num_threads,
-    thread_settings,
-    usable_cores,
-)
+from dtrain.dist.cores import own_share
+from dtrain.launcher.threads import THREAD_VARIABLES, describe_threads, set_num_threads, thread_settings
 
-
-@pytest.mark.parametrize(
-    ("usable", "available", "ranks", "expected"),
-    [
-        (8, 8, 1, 8),  # alone
-        (8, 8, 4, 2),  # unbound ranks share
-        (8, 8, 3, 2),  # what does not divide is left free
-        (1, 2, 2, 1),  # mpirun has bound each of two ranks to a core: not divided twice
-        (1, 64, 2, 1),
-        (32, 64, 4, 16),  # bound to a socket that two ranks share
-        (2, 2, 8, 1),  # more ranks than cores
-        (8, 16, 1, 8),  # one rank, bound to half of the cores
-    ],
-)
-def test_fair_num_threads_on_a_machine_shares_cores_once(
-    usable: int, available: int, ranks: int, expected: int
-) -> None:
-    assert fair_num_threads(usable, available, ranks) == expected
-
-
-def test_usable_cores_of_this_process_is_its_affinity() -> None:
-    assert usable_cores() == len(os.sched_getaffinity(0))
-
-
-def test_usable_cores_of_no_process_is_all_processors() -> None:
-    assert usable_cores(2**22 + 1) == os.cpu_count()
+MANY_RANKS = {
+    "OMPI_COMM_WORLD_RANK": "0",
+    "OMPI_COMM_WORLD_SIZE": "4096",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "4096",
+}
 
 
 def set_by(environment: dict[str, str], num_threads: int) -> dict[str, str]:
@@ -66,11 +38,33 @@ def test_thread_settings_in_a_child_of_dtrain_are_made_anew() -> None:
     assert set_by(parent, 2) == {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
 
 
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "passive"),
+        ({"OMP_NUM_THREADS": "5"}, "passive"),
+        ({"OMP_WAIT_POLICY": "passive", "DTRAIN_SET": "OMP_WAIT_POLICY"}, "passive"),
+        ({"OMP_WAIT_POLICY": "active"}, None),
+        ({"GOMP_SPINCOUNT": "1000"}, None),
+        ({"KMP_BLOCKTIME": "1"}, None),
+    ],
+)
+def test_thread_settings_let_waiting_threads_sleep_unless_the_user_has_chosen(
+    environment: dict[str, str], expected: str | None
+) -> None:
+    assert thread_settings(environment, 3).get("OMP_WAIT_POLICY") == expected
+
+
 def test_set_num_threads_for_one_of_many_ranks_sets_one() -> None:
-    environment = {
-        "OMPI_COMM_WORLD_RANK": "0",
-        "OMPI_COMM_WORLD_SIZE": "4096",
-        "OMPI_COMM_WORLD_LOCAL_SIZE": "4096",
-    }
+    environment = dict(MANY_RANKS)
     set_num_threads(environment)
     assert {environment[name] for name in THREAD_VARIABLES} == {"1"}
+
+
+def test_describe_threads_says_what_was_chosen_and_why_and_what_is_the_user_s() -> None:
+    environment = {**MANY_RANKS, "OPENBLAS_NUM_THREADS": "5"}
+    set_num_threads(environment)
+    assert describe_threads(environment) == (
+        f"{own_share(environment)}; "
+        "OMP_NUM_THREADS=1, OPENBLAS_NUM_THREADS=5 (set by the user), MKL_NUM_THREADS=1, OMP_WAIT_POLICY=passive"
+    )

@@ -24,12 +24,14 @@ Shape = tuple[int, ...]
 Array = NDArray[Any]
 Int64 = ctypes.c_int64
 
-FLOAT32 = 3
+FLOAT32, BF16 = 3, 2  # the types of values …
+NUM_BYTES = {FLOAT32: 4, BF16: 2}  # … and what one takes
 FORWARD = 64  # for training: what backward needs is kept
 BACKWARD_DATA = 160
 
 # Arguments of primitives
 SRC, SRC_1, DST, WEIGHTS, BIAS, MEAN, VARIANCE = 1, 2, 17, 33, 41, 49, 50
+SCALE, SHIFT, DIFF_SCALE, DIFF_SHIFT = 51, 52, 255, 256
 WORKSPACE, SCRATCHPAD = 64, 80
 DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, DIFF_BIAS = 129, 145, 161, 169
 MULTIPLE_SRC = 1024
@@ -40,6 +42,7 @@ _CPU = 1
 _IN_ORDER = 1
 _UNIMPLEMENTED = 3
 _IMPLEMENTATION_NAME = 8
+_TYPE_OF_VALUES = 258
 _ANY_ARGUMENT = 255
 _USERS_SCRATCHPAD = 1
 _MAX_AXES = 12
@@ -50,9 +53,10 @@ class _Argument(ctypes.Structure):
 
 
 class Descriptor:
-    """A shape and a layout of float32 values (sometimes of a primitive's own bytes).
+    """A shape and a layout of values (sometimes of a primitive's own bytes).
 
-    num_bytes: of the memory that they take, with what the layout pads. owner: what `handle` belongs to and goes with.
+    num_bytes: of the memory that they take, with what the layout pads. type: FLOAT32 or BF16, of values. owner: what
+    `handle` belongs to and goes with.
     """
 
     def __init__(
@@ -61,6 +65,9 @@ class Descriptor:
         self.handle = handle
         self.owner = owner
         self.num_bytes = int(binding.functions.dnnl_memory_desc_get_size(handle))
+        found = ctypes.c_int()
+        binding.functions.dnnl_memory_desc_query(handle, _TYPE_OF_VALUES, ctypes.byref(found))
+        self.type = found.value
         self._equal = binding.functions.dnnl_memory_desc_equal
         if owner is None:
             _destroy_with(self, binding.functions.dnnl_memory_desc_destroy, handle)
@@ -179,20 +186,21 @@ class Binding:
         if status:
             raise RuntimeError(f"oneDNN's {name} must succeed, got status {status}")
 
-    def plain(self, shape: Shape, strides: Shape = ()) -> Descriptor:
-        """Return the descriptor of values in row-major order, or with steps of `strides` values along each axis."""
+    def plain(self, shape: Shape, strides: Shape = (), of: int = FLOAT32) -> Descriptor:
+        """Return the descriptor of values in row-major order, or with steps of `strides` values along each axis.
+
+        of: their type, FLOAT32 or BF16.
+        """
         strides = strides or row_major(shape)
         handle = ctypes.c_void_p()
-        self.call(
-            "memory_desc_create_with_strides", ctypes.byref(handle), len(shape), shape, FLOAT32, strides
-        )
+        self.call("memory_desc_create_with_strides", ctypes.byref(handle), len(shape), shape, of, strides)
         return Descriptor(self, handle)
 
-    def any_layout(self, shape: Shape) -> Descriptor:
+    def any_layout(self, shape: Shape, of: int = FLOAT32) -> Descriptor:
         """Return a descriptor that leaves the layout to the primitive."""
         handle = ctypes.c_void_p()
         name = "memory_desc_create_with_tag"
-        self.call(name, ctypes.byref(handle), len(shape), shape, FLOAT32, _IN_ANY_LAYOUT)
+        self.call(name, ctypes.byref(handle), len(shape), shape, of, _IN_ANY_LAYOUT)
         return Descriptor(self, handle)
 
     def part(self, whole: Descriptor, shape: Shape, start: Shape) -> Descriptor:

@@ -64,8 +64,10 @@ class Concat:
         return tuple(self.layouts.of(x.data_tensor, shape) for x, shape in zip(xs, shapes, strict=True))
 
     def _make(self, memories: tuple[Memory, ...]) -> tuple[dnn.Primitive, Memory] | None:
-        """Return the concatenation and where it leaves y; None where plain copies on the host are as good."""
-        if all(memory is HOST for memory in memories):
+        """Return the concatenation and where it leaves y; None where plain copies on the host are as good, and where
+        some are bf16 and others not.
+        """
+        if all(memory is HOST for memory in memories) or len({memory.rounds for memory in memories}) > 1:
             return None
         parts = [
             self.layouts.descriptor(memory, shape)

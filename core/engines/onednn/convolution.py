@@ -23,16 +23,23 @@ _BLOCK = 16  # oneDNN's blocked layouts fill up the channels to a multiple of th
 _FEW = 3  # … but for the few of an image
 
 
+def create_convolution(spec: ConvolutionSpec, engine: OneDnnEngine) -> Convolution:
+    """Return what carries out `spec` in the values that the engine computes in."""
+    kind = "Deconvolution" if spec.transposed else "Convolution"
+    return engine.create_in_its_values(kind, lambda values: Convolution(spec, engine, values))
+
+
 class Convolution:
-    """Carry out a ConvolutionSpec, transposed or not.
+    """Carry out a ConvolutionSpec, transposed or not, in values of type FLOAT32 or BF16; sums are float32.
 
     The weight is kept plain, where the update rules work, and reordered once per change; its gradient is computed in
-    a layout of oneDNN's and added to the plain one. What backward needs is made when it first runs.
+    a layout of oneDNN's, in float32, and added to the plain one. What backward needs is made when it first runs.
     """
 
-    def __init__(self, spec: ConvolutionSpec, engine: OneDnnEngine) -> None:
+    def __init__(self, spec: ConvolutionSpec, engine: OneDnnEngine, values: int = dnn.FLOAT32) -> None:
         self.spec = spec
         self.engine = engine
+        self.values = values
         self.layouts = engine.layouts
         self.binding = engine.binding
         if not 1 <= len(spec.stride) <= _MAX_SPATIAL_AXES:
@@ -43,6 +50,8 @@ class Convolution:
             and spec.pad[0] > _MAX_PAD_OF_STRIDED_DEPTH
         ):
             raise NotOffered(f"with a stride of {spec.stride[0]} and a pad of {spec.pad[0]} in depth")
+        if values == dnn.BF16 and _has_wrong_gradient_in_bf16(spec):
+            raise NotOffered("of windows that see little but padding")
         self.kind = "deconvolution" if spec.transposed else "convolution"
         self.algorithm = _DIRECT[spec.transposed]
         self.x_shape = _one_batch_axis(spec.x_shape, spec.axis)
@@ -53,7 +62,7 @@ class Convolution:
         self.window = (spec.stride, dilation, spec.pad, _far_pads(spec))
         self.what = self._describe_forward()
         self._make_forward()
-        self._gradients: _Gradients | WeightedOperation | None = None
+        self._gradients: _Gradients | Convolution | WeightedOperation | None = None
 
     def forward(self, x: Blob, weight: Blob, bias: Blob | None, y: Blob) -> None:
         """Compute y.data."""
@@ -67,30 +76,38 @@ class Convolution:
             self._gradients = self._make_gradients()
         self._gradients.backward(x, weight, bias, y, wanted)
 
-    def _make_gradients(self) -> _Gradients | WeightedOperation:
+    def _make_gradients(self) -> _Gradients | Convolution | WeightedOperation:
         try:
             return _Gradients(self)
         except NotOffered:
-            operation: WeightedOperation = self.engine.ask_fallback(self.spec, "gradient of this Convolution")
+            what = "gradient of this Convolution"
+            if self.values == dnn.BF16:
+                self.engine.tell_of_float32(what)
+                return Convolution(self.spec, self.engine, dnn.FLOAT32)
+            operation: WeightedOperation = self.engine.ask_fallback(self.spec, what)
             return operation
 
     def _describe_forward(self) -> dnn.PrimitiveDescriptor:
-        x, weight, y = self.wishes()
+        x, weight, y = self.wishes(self.values)
         arguments = (dnn.FORWARD, self.algorithm, x, weight, self.bias, y, *self.window)
         return self.binding.describe(f"{self.kind}_forward", *arguments)
 
-    def wishes(self) -> tuple[dnn.Descriptor, ...]:
-        """Return the layouts to ask oneDNN for, of x, weight and y: what it likes best, in most cases.
+    def wishes(self, of_weight: int) -> tuple[dnn.Descriptor, ...]:
+        """Return the layouts to ask oneDNN for, of x, weight (or its gradient; values of type `of_weight`) and y:
+        what it likes best, in most cases.
 
         Where blocks would be filled up with zeros it is slower than with channels last (LeNet's second convolution:
         11.9 against 8.8 ms for all three directions), but does not say so.
         """
-        shapes = self.x_shape, self.weight_shape, self.y_shape
-        x, weight, y = (self.binding.any_layout(shape) for shape in shapes)
+        wish = self.binding.any_layout
+        x, y = (wish(shape, self.values) for shape in (self.x_shape, self.y_shape))
+        weight = wish(self.weight_shape, of_weight)
         if self.spec.group in (1, self.y_shape[1]):
             x, y = (
-                self.layouts.channels_last(shape) if shape[1] > _FEW and shape[1] % _BLOCK else wish
-                for shape, wish in ((self.x_shape, x), (self.y_shape, y))
+                self.layouts.channels_last(shape, self.values)
+                if shape[1] > _FEW and shape[1] % _BLOCK
+                else any_
+                for shape, any_ in ((self.x_shape, x), (self.y_shape, y))
             )
         return x, weight, y
 
@@ -134,7 +151,7 @@ class _Gradients:
             bias_diff += self._bias_gradient
 
     def _make_params(self, forward: Convolution) -> None:
-        x, weight, y = forward.wishes()
+        x, weight, y = forward.wishes(dnn.FLOAT32)
         what = self.binding.describe(
             f"{forward.kind}_backward_weights",
             *(forward.algorithm, x, weight, forward.bias, y, *forward.window, forward.what),
@@ -151,7 +168,7 @@ class _Gradients:
         self._add_to_plain = make_reorder(self.binding, weight, plain, accumulates=True)
 
     def _make_x(self, forward: Convolution) -> None:
-        x, weight, y = forward.wishes()
+        x, weight, y = forward.wishes(forward.values)
         what = self.binding.describe(
             f"{forward.kind}_backward_data",
             *(forward.algorithm, x, weight, y, *forward.window, forward.what),
@@ -184,13 +201,33 @@ def _weight_of_groups(spec: ConvolutionSpec) -> tuple[Shape, Shape]:
     return shape, strides if spec.transposed else ()
 
 
-def _far_pads(spec: ConvolutionSpec) -> Shape:
-    """Return the padding at the far ends: less than `pad` (or below 0) where windows leave a rest out."""
+def _axes(spec: ConvolutionSpec) -> list[tuple[int, ...]]:
+    """Return for each spatial axis: input's length, number of windows, the kernel's size, stride, dilation, pad."""
     fine, coarse = (spec.y_shape, spec.x_shape) if spec.transposed else (spec.x_shape, spec.y_shape)
     kernel = spec.weight_shape[2:]
     first = spec.axis + 1
-    axes = zip(fine[first:], coarse[first:], kernel, spec.stride, spec.dilation, spec.pad, strict=True)
+    return list(zip(fine[first:], coarse[first:], kernel, spec.stride, spec.dilation, spec.pad, strict=True))
+
+
+def _far_pads(spec: ConvolutionSpec) -> Shape:
+    """Return the padding at the far ends: less than `pad` (or below 0) where windows leave a rest out."""
     return tuple(
         (output - 1) * stride + dilation * (size - 1) + 1 - length - pad
-        for length, output, size, stride, dilation, pad in axes
+        for length, output, size, stride, dilation, pad in _axes(spec)
     )
+
+
+def _has_wrong_gradient_in_bf16(spec: ConvolutionSpec) -> bool:
+    """Return whether oneDNN 3.2 leaves parts of the weight's gradient undefined, which it computes in float32."""
+    axes = _axes(spec)
+    length, _, size, _, dilation, _ = axes[0]
+    is_shallow = len(axes) == _MAX_SPATIAL_AXES and length < dilation * (size - 1) + 1
+    return is_shallow or not all(_taps_see_something(*axis) for axis in axes)
+
+
+def _taps_see_something(
+    length: int, num_windows: int, size: int, stride: int, dilation: int, pad: int
+) -> bool:
+    """Return whether each place of the kernel lies on an input, not on padding, in one window at least."""
+    starts = range(-pad, num_windows * stride - pad, stride)
+    return all(any(0 <= start + tap * dilation < length for start in starts) for tap in range(size))

@@ -70,7 +70,10 @@ class EltwiseSum:
 
 
 class EltwiseInLayout:
-    """Products and maxima, which go value by value and leave the zeros that fill up a layout as they are."""
+    """Products and maxima, which go value by value and leave the zeros that fill up a layout as they are.
+
+    What is bf16 is taken to the host, since numpy has no such type.
+    """
 
     def __init__(self, spec: EltwiseSpec, engine: OneDnnEngine) -> None:
         self.spec = spec
@@ -81,6 +84,8 @@ class EltwiseInLayout:
     def forward(self, xs: Sequence[Blob], y: Blob) -> None:
         """Compute y.data."""
         memory = common_memory(self.layouts, [x.data_tensor for x in xs], self.spec.shape)
+        if memory.rounds:
+            memory = HOST
         if memory not in self._made:
             self._made[memory] = create_on_arrays(self.spec, _ReferenceIn(memory))
         self._last = self._made[memory]

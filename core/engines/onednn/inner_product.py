@@ -1,4 +1,4 @@
-"""The oneDNN engine's inner product: three matrix products on plain arrays."""
+"""The oneDNN engine's inner product: three matrix products on plain arrays, in float32 or in bf16."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ import ctypes
 from typing import TYPE_CHECKING, Any
 
 from dtrain.core.blob import Blob
-from dtrain.core.engines.operations import InnerProductSpec, Wanted
+from dtrain.core.engines.onednn import binding as dnn
+from dtrain.core.engines.operations import InnerProductSpec, Shape, Wanted, WeightedOperation
 
 if TYPE_CHECKING:
     from dtrain.core.engines.onednn.engine import OneDnnEngine
+
+
+def create_inner_product(spec: InnerProductSpec, engine: OneDnnEngine) -> WeightedOperation:
+    """Return what carries out `spec` in the values that the engine computes in."""
+
+    def create(values: int) -> WeightedOperation:
+        return InnerProductInBF16(spec, engine) if values == dnn.BF16 else InnerProduct(spec, engine)
+
+    return engine.create_in_its_values("InnerProduct", create)
 
 
 class InnerProduct:
@@ -69,3 +79,75 @@ class InnerProduct:
             *(*letters, m, n, k, one, arrays[0], steps[0], arrays[1], steps[1], beta, arrays[2], steps[2])
         )
         self._check(status, "sgemm")
+
+
+class InnerProductInBF16:
+    """Carry out an InnerProductSpec on x, W and dy in bf16; y, dx and the params' gradients are float32, as all sums.
+
+    Only what goes in is rounded, so that what a loss is made of is not; W once per change, from the values that the
+    update rules work on.
+    """
+
+    def __init__(self, spec: InnerProductSpec, engine: OneDnnEngine) -> None:
+        self.spec = spec
+        self.layouts = engine.layouts
+        self.binding = engine.binding
+        rows, inputs, outputs = spec.num_rows, spec.num_inputs, spec.num_outputs
+        self._x_memory, self._y_memory, self._weight_memory = (
+            self.layouts.memory(self.binding.plain(shape, (), dnn.BF16), shape)
+            for shape in ((rows, inputs), (rows, outputs), self._weight_shape)
+        )
+        x, x_turned = self._matrix((rows, inputs), False), self._matrix((inputs, rows), True)
+        y, y_turned = self._matrix((rows, outputs), False), self._matrix((outputs, rows), True)
+        by_weight = self._matrix((inputs, outputs), not spec.transposed)
+        back = self._matrix((outputs, inputs), spec.transposed)
+        factors = (x_turned, y) if spec.transposed else (y_turned, x)
+        bias = self.layouts.plain((1, outputs)) if spec.bias else None
+        self._for_y = self._product(x, by_weight, (rows, outputs), bias=bias)
+        self._for_x = self._product(y, back, (rows, inputs))
+        self._for_weight = self._product(*factors, self._weight_shape, accumulates=True)
+
+    def forward(self, x: Blob, weight: Blob, bias: Blob | None, y: Blob) -> None:
+        """Compute y = x·Wᵀ + b."""
+        biases = [] if bias is None else [bias.read_data()]
+        weight_data = weight.read_data(self._weight_memory)
+        self._for_y.run(x.read_data(self._x_memory), weight_data, *biases, y.write_data())
+
+    def backward(self, x: Blob, weight: Blob, bias: Blob | None, y: Blob, wanted: Wanted) -> None:
+        """Compute dx = dy·W, dW += dyᵀ·x, db += Σ dy."""
+        if wanted.bias and bias is not None:
+            bias_diff = bias.update_diff()
+            bias_diff += y.read_diff().reshape(self.spec.num_rows, -1).sum(axis=0)
+        y_diff = y.read_diff(self._y_memory)
+        if wanted.weight:
+            factors = [y_diff, x.read_data(self._x_memory)]
+            if self.spec.transposed:
+                factors.reverse()
+            self._for_weight.run(*factors, weight.update_diff())
+        if wanted.x:
+            self._for_x.run(y_diff, weight.read_data(self._weight_memory), x.write_diff())
+
+    @property
+    def _weight_shape(self) -> Shape:
+        shape = self.spec.num_outputs, self.spec.num_inputs
+        return shape[::-1] if self.spec.transposed else shape
+
+    def _matrix(self, shape: Shape, lies_turned: bool) -> dnn.Descriptor:
+        """Return a matrix of `shape` in bf16, which lies in memory row by row or, turned, column by column."""
+        return self.binding.plain(shape, (1, shape[0]) if lies_turned else (), dnn.BF16)
+
+    def _product(
+        self,
+        left: dnn.Descriptor,
+        right: dnn.Descriptor,
+        shape: Shape,
+        bias: dnn.Descriptor | None = None,
+        accumulates: bool = False,
+    ) -> dnn.Primitive:
+        """Return left·right (+ bias) in float32; with `accumulates` it is added to what is there."""
+        result = self.layouts.plain(shape)
+        post_ops = [("sum", 1.0, 0, dnn.FLOAT32)] if accumulates else []
+        what = self.binding.describe("matmul", left, right, bias, result, post_ops=post_ops)
+        operands = {dnn.SRC: left, dnn.WEIGHTS: right}
+        operands |= {dnn.BIAS: bias} if bias else {}
+        return dnn.Primitive(self.binding, what, operands | {dnn.DST: result})

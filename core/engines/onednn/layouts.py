@@ -1,5 +1,7 @@
 """Layouts as memories of tensors: plain host arrays, and whatever oneDNN likes better, with reorders between them.
 
+Values in a layout may be bf16, and then are rounded when they are brought there, to nearest even.
+
 A blob's values stay in the layout in which a primitive wrote them; the next primitive either takes that one or asks
 for its own, and then the tensor reorders once (core/tensor.py). A layout that is plain is no memory of its own but
 HOST.
@@ -16,7 +18,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from dtrain.core.engines.onednn.binding import (
+    BF16,
     DST,
+    FLOAT32,
+    NUM_BYTES,
     SRC,
     Binding,
     Descriptor,
@@ -25,14 +30,14 @@ from dtrain.core.engines.onednn.binding import (
     make_array,
     row_major,
 )
-from dtrain.core.tensor import HOST, Memory, Tensor
+from dtrain.core.tensor import HOST, Borrow, Memory, Tensor
 
 
 class Layout(Memory):
-    """Float32 values of one shape in one layout of oneDNN's; arrays are flat, as long as the layout with its padding.
+    """Values of one shape in one layout of oneDNN's; arrays are flat, as many bytes as the layout with its padding.
 
     shape: what oneDNN sees, which may be another than the blob's. number: its place in the order of creation. plain:
-    how the same values lie in a host array.
+    how the same values lie in a host array, in float32. rounds: they are bf16.
     """
 
     name = "onednn"
@@ -45,12 +50,19 @@ class Layout(Memory):
         self.descriptor = descriptor
         self.plain = plain
         self.number = number
+        self.rounds = descriptor.type == BF16
         self._reorders: dict[tuple[Descriptor, Descriptor], Primitive] = {}
 
     def allocate(self, count: int, dtype: DTypeLike) -> NDArray[Any]:
         """Return zeros."""
-        assert np.dtype(dtype) == np.float32, f"engine onednn keeps float32 in its layouts, got {dtype}"
+        assert np.dtype(dtype) == np.float32, (
+            f"engine onednn keeps float32 and bf16 in its layouts, got {dtype}"
+        )
         return make_array(self.descriptor.num_bytes)
+
+    def borrow(self, borrow: Borrow, count: int, dtype: DTypeLike) -> NDArray[Any]:
+        """Return the bytes as an array, as long as the layout."""
+        return borrow(-(-self.descriptor.num_bytes // 4) * 4).view(np.float32)
 
     def view(self, storage: NDArray[Any], shape: Shape) -> NDArray[Any]:
         """Return the storage: in a layout of its own an array has no axes."""
@@ -104,10 +116,10 @@ class Layouts:
                 found = self._plain[shape, strides] = self.binding.plain(shape, strides)
             return found
 
-    def channels_last(self, shape: Shape) -> Descriptor:
+    def channels_last(self, shape: Shape, of: int = FLOAT32) -> Descriptor:
         """Return the descriptor of values of `shape` (N, C, …) with channels next to each other."""
         last = row_major((shape[0], *shape[2:], shape[1]))
-        return self.binding.plain(shape, (last[0], last[-1], *last[1:-1]))
+        return self.binding.plain(shape, (last[0], last[-1], *last[1:-1]), of)
 
     def memory(self, descriptor: Descriptor, shape: Shape, strides: Shape = ()) -> Memory:
         """Return the memory for values laid out as `descriptor` says, which are plain(shape, strides) on the host."""
@@ -123,14 +135,17 @@ class Layouts:
             return layout
 
     def of(self, tensor: Tensor, shape: Shape) -> Memory:
-        """Return where the values of `tensor` lie that is seen as of `shape`: HOST unless a layout has them."""
+        """Return where the values of `tensor` lie that is seen as of `shape`: HOST unless a layout has them.
+
+        Of several layouts that have them it is one that has not rounded them, if there is one.
+        """
         storage = tensor.storage
         found = [
             memory
             for memory in storage.valid
             if isinstance(memory, Layout) and memory.shape == shape and storage.is_valid(memory)
         ]
-        return min(found, key=lambda layout: layout.number) if found else HOST
+        return min(found, key=lambda layout: (layout.rounds, layout.number)) if found else HOST
 
     def descriptor(self, memory: Memory, shape: Shape) -> Descriptor:
         """Return how values of `shape` lie in `memory`."""
@@ -141,7 +156,8 @@ class Layouts:
         that go value by value and leave a 0 a 0. Rows have fast code where filled-up layouts have none.
         """
         num_bytes = self.descriptor(memory, shape).num_bytes
-        return self.plain((num_bytes // np.dtype(np.float32).itemsize,))
+        values = BF16 if memory.rounds else FLOAT32
+        return self.binding.plain((num_bytes // NUM_BYTES[values],), (), values)
 
 
 def make_reorder(

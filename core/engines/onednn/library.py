@@ -20,6 +20,9 @@ FILE_NAME = "libdnnl.so.3"
 MAJOR = 3
 FIX = f"pip install 'dtrain[cpu]', or let {VARIABLE} be the path of a {FILE_NAME}"
 
+NO_BF16 = "precision BF16 must be computed by a CPU with avx512_bf16, got one without; use FLOAT32"
+
+_BF16_BIT = 1 << 7  # of dnnl_cpu_isa_t: avx512_core_bf16 and all beyond it
 _RUNTIMES = {1: "sequential", 2: "OpenMP", 4: "TBB", 8: "thread pool"}
 
 
@@ -40,12 +43,13 @@ class _Version(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Library:
-    """A loaded oneDNN. runtime: what its threads are."""
+    """A loaded oneDNN. runtime: what its threads are. has_bf16: the CPU multiplies bf16, and oneDNN lets it."""
 
     functions: ctypes.CDLL
     path: str
     version: str
     runtime: str
+    has_bf16: bool
 
 
 def load_library(environment: Mapping[str, str] = os.environ) -> Library:
@@ -87,4 +91,4 @@ def check_library(functions: ctypes.CDLL, path: str) -> Library:
     runtime = _RUNTIMES.get(version.cpu_runtime)
     if runtime is None:
         raise UserError(f"{path} must compute on CPU threads, got a SYCL build or one for GPUs alone; {FIX}")
-    return Library(functions, path, number, runtime)
+    return Library(functions, path, number, runtime, bool(functions.dnnl_get_effective_cpu_isa() & _BF16_BIT))

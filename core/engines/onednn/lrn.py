@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # With 1 oneDNN 3.2 crashes while it makes the gradient; from 7 on it gets it wrong for 17 channels, 20 and others.
 _RIGHT_SIZES = (3, 5)
+_BF16_BLOCK = 16  # in bf16 it is wrong with channels last and a rest of a block
 _ACROSS_CHANNELS, _WITHIN_CHANNEL = 0xAFF, 0xBFF
 
 
@@ -55,6 +56,8 @@ class _Primitives:
         spec, binding = owner.spec, owner.binding
         self.memory = memory
         values = owner.layouts.descriptor(memory, spec.x_shape)
+        if values.type == dnn.BF16 and spec.x_shape[1] % _BF16_BLOCK:
+            raise NotOffered
         algorithm = _WITHIN_CHANNEL if spec.within_channel else _ACROSS_CHANNELS
         k = 1.0 if spec.within_channel else float(spec.k)
         numbers = (dnn.Int64(spec.local_size), float(spec.alpha), float(spec.beta), k)

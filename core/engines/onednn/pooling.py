@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _MAX, _AVERAGE_OF_WINDOW, _AVERAGE_OF_INPUTS = 0x1FF, 0x2FF, 0x3FF
 _MULTIPLY = 0x1FFF1
+_LOWEST_BF16, _NAN_BF16 = 0xFF80, 0x7FC0  # the lowest float32 as bf16 is −∞
 
 
 class Pooling(ByLayout["_Primitives"]):
@@ -58,7 +59,7 @@ class Pooling(ByLayout["_Primitives"]):
         y_data = y.write_data(made.y_memory)
         made.forward.run(x.read_data(made.x_memory), y_data, *made.workspace)
         if self.algorithm == _MAX:
-            _show_nan(y_data)
+            _show_nan(y_data, made.type)
         if made.scale is not None:
             made.scale.run(y_data, self.factors, y_data)
 
@@ -84,7 +85,9 @@ class Pooling(ByLayout["_Primitives"]):
 class _Primitives:
     def __init__(self, owner: Pooling, memory: Memory) -> None:
         spec, binding, layouts = owner.spec, owner.binding, owner.layouts
-        x, any_y = layouts.descriptor(memory, spec.x_shape), binding.any_layout(spec.y_shape)
+        x = layouts.descriptor(memory, spec.x_shape)
+        self.type = x.type
+        any_y = binding.any_layout(spec.y_shape, x.type)
         window = (spec.stride, spec.kernel, (0, 0), spec.pad, owner.far_pads)
         what = binding.describe("pooling_forward", dnn.FORWARD, owner.algorithm, x, any_y, *window)
         y = what.layout(dnn.DST)
@@ -103,8 +106,13 @@ class _Primitives:
             self.scale = dnn.Primitive(binding, what, operands)
 
 
-def _show_nan(y: NDArray[Any]) -> None:
+def _show_nan(y: NDArray[Any], type_of_values: int) -> None:
     """Let windows of NaN alone give NaN, not the lowest number, which a ReLU behind would turn into a harmless 0."""
+    if type_of_values == dnn.BF16:
+        bits = y.view(np.uint16)  # of negative values these are the greater the lower the value
+        if bits.max() >= _LOWEST_BF16:
+            bits[bits == _LOWEST_BF16] = _NAN_BF16
+        return
     lowest = np.finfo(np.float32).min
     if y.min() == lowest:
         y[y == lowest] = np.nan

@@ -31,6 +31,7 @@ class ConvolvingLayer(WeightedLayer):
     tops = Arity(1, None)
     equal_bottoms_tops = True
     transposed: ClassVar[bool] = False
+    backward_reads_tops = False
 
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Read the window and create the params. Raises UserError for fields that can't be."""

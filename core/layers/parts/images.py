@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 
 from dtrain.core.layers.layer import Layer
 from dtrain.core.paths import resolve
 from dtrain.data.transformer import TransformSpec
 from dtrain.data.workers import Workers
-from dtrain.dist.launch_environment import launched_local_size
+from dtrain.dist.cores import own_share
 from dtrain.proto import caffe_pb2
 
 
@@ -42,14 +41,4 @@ def find_folder(root_folder: str, path: str, listed_in: str, net_path: str) -> s
 
 def make_workers(param: caffe_pb2.LayerParameter) -> Workers:
     """Return dtrain_param.decode_threads workers; for 0 as many as this rank has cores."""
-    return Workers(param.dtrain_param.decode_threads or num_own_cores(os.environ))
-
-
-def num_own_cores(env: Mapping[str, str]) -> int:
-    """Return how many cores this rank may use: those it is bound to, or its share of the node's.
-
-    env: the environment, in which a launcher says how many ranks the node has.
-    """
-    num_cores = os.cpu_count() or 1
-    num_bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else num_cores
-    return min(num_bound, max(1, num_cores // (launched_local_size(env) or 1)))
+    return Workers(param.dtrain_param.decode_threads or own_share(os.environ).num_cores)

@@ -12,12 +12,14 @@ from dtrain.core.blob import Blob
 from dtrain.core.layers.layer import Arity, InPlace, Layer
 from dtrain.data.batch_reader import BatchReader
 from dtrain.data.loader import Loader
+from dtrain.data.synthetic_reader import SyntheticReader
 
 
 class ReadingLayer(Layer):
     """A layer without bottoms whose tops are the arrays of a batch: images and labels, mostly.
 
-    Subclasses call make_loader in setup. They may have fewer tops than a batch has arrays.
+    Subclasses call make_loader in setup. They may have fewer tops than a batch has arrays. made_up: what makes
+    up records in place of those read, if the user asks for it.
     """
 
     bottoms = Arity(0, 0)
@@ -26,6 +28,7 @@ class ReadingLayer(Layer):
     has_backward = False
 
     loader: Loader
+    made_up: SyntheticReader | None = None
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]

@@ -12,6 +12,10 @@ from dtrain.core.layers.layer import Layer
 class ViewLayer(Layer):
     """The top shares the bottom's data (see `show`). Subclasses say in `top_shape` how the top is shaped."""
 
+    backward_reads_bottoms = False
+    backward_reads_tops = False
+    shares_diffs = True
+
     @abstractmethod
     def top_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the top's shape for a bottom of `shape`; the counts are equal."""

@@ -23,6 +23,7 @@ class Adam(UpdateRule):
 
     def apply(self, data: Array, diff: Array, history: Sequence[Array], step: Step) -> None:
         """Change `data` and the moments history[0] and history[1]."""
+        self.regularise(data, diff, step)
         self.enter(diff, history)
         mean, mean_square = history
         of_mean, of_square = self.corrections(step.iteration)

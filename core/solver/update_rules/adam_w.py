@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from dtrain.core.solver.update_rules.adam import Adam
 from dtrain.core.solver.update_rules.rule import UPDATE_RULES, Array, Step
@@ -20,4 +21,4 @@ class AdamW(Adam):
     def apply(self, data: Array, diff: Array, history: Sequence[Array], step: Step) -> None:
         """Change `data` and the moments history[0] and history[1]."""
         data *= 1 - step.rate * step.decay
-        super().apply(data, diff, history, step)
+        super().apply(data, diff, history, replace(step, decay=0.0))

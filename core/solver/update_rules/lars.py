@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from dtrain.core.solver.update_rules.rule import UPDATE_RULES, Array, Step
 from dtrain.core.solver.update_rules.sgd import SGD
 from dtrain.core.solver.update_rules.trust_ratio import norms_to_compare
@@ -25,10 +23,9 @@ class LARS(SGD):
 
     def apply(self, data: Array, diff: Array, history: Sequence[Array], step: Step) -> None:
         """Change `data` and the velocity history[0]."""
+        self.regularise(data, diff, replace(step, decay=0.0))
         sizes, ratio = norms_to_compare(data, diff), 1.0
         if sizes is not None:
             coefficient = self.solver.dtrain_param.trust_coefficient
             ratio = coefficient * sizes[0] / (sizes[1] + step.decay * sizes[0] + self.solver.delta)
-        if step.decay:
-            diff += np.multiply(data, step.decay, out=self.scratch(data))
-        super().apply(data, diff, history, replace(step, rate=step.rate * ratio))
+        super().apply(data, diff, history, replace(step, rate=step.rate * ratio, scale=1.0))

@@ -19,8 +19,8 @@ class Nesterov(UpdateRule):
     def apply(self, data: Array, diff: Array, history: Sequence[Array], step: Step) -> None:
         """Change `data` and the velocity history[0]."""
         velocity, momentum = history[0], self.solver.momentum
+        self.regularise(data, diff, step, step.rate)
         old = np.multiply(velocity, momentum, out=self.scratch(velocity))
-        diff *= step.rate
         np.add(old, diff, out=velocity)
         np.multiply(velocity, 1 + momentum, out=diff)
         diff -= old

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,25 +17,29 @@ from dtrain.proto import caffe_pb2
 
 Array = NDArray[Any]
 
+# values: in one dot product, so few that no BLAS shares it among threads, by whose number its last bits would differ
+_DOT_SIZE = 1 << 13
+
 
 @dataclass(frozen=True)
 class Step:
     """What the update of one param is told beside its arrays.
 
-    rate: the learning rate times lr_mult. iteration: counts from 0. decay: weight_decay times decay_mult for a
-    rule that takes it itself, else 0.
+    rate: the learning rate times lr_mult. iteration: counts from 0. decay: weight_decay times decay_mult. scale: what
+    makes the diff, a sum, the mean and clipped gradient.
     """
 
     rate: float
     iteration: int
     decay: float = 0.0
+    scale: float = 1.0
 
 
 class UpdateRule(ABC):
     """One solver type of prototxt.
 
     num_histories: arrays of history that each param keeps (Caffe's order). refuses_momentum: the rule has no
-    use for `momentum`. takes_decay: weight decay is not added to the gradient, the rule applies it itself.
+    use for `momentum`. takes_decay: the rule does not add weight decay to the gradient, but applies it itself.
     elementwise: every value is changed by its own gradient and history alone, so that a param may be given in
     pieces; the arrays of other rules have the param's shape.
     """
@@ -47,7 +52,7 @@ class UpdateRule(ABC):
     def __init__(self, solver: caffe_pb2.SolverParameter) -> None:
         """Take the fields that the rule needs; they have passed `mistakes`."""
         self.solver = solver
-        self._scratch: Array | None = None
+        self._lent = threading.local()
 
     @classmethod
     def mistakes(cls, solver: caffe_pb2.SolverParameter) -> list[tuple[str, str]]:
@@ -69,24 +74,47 @@ class UpdateRule(ABC):
 
     @abstractmethod
     def apply(self, data: Array, diff: Array, history: Sequence[Array], step: Step) -> None:
-        """Change `data` and `history` in place by the gradient `diff`, which becomes what it takes off the data, as
-        snapshot_diff keeps it and pycaffe shows it.
+        """Change `data` and `history` in place by the gradient, scale · `diff`, with weight decay.
 
-        data, diff and each history have the same shape. diff is clipped, averaged and, unless the rule takes
-        decay itself, regularised.
+        `diff` becomes what it takes off the data, as snapshot_diff keeps it and pycaffe shows it. data, diff and each
+        history have the same shape. Called by several threads, for other values each.
         """
 
+    def regularise(self, data: Array, diff: Array, step: Step, times: float = 1.0) -> None:
+        """Turn `diff` into times · (scale · diff + decay · w), for L1 with the sign of w; changes it in place.
+
+        What a rule multiplies the gradient by anyway it gives as `times`, which so costs nothing.
+        """
+        if step.scale * times != 1.0:
+            diff *= step.scale * times
+        if not step.decay:
+            return
+        scratch = self.scratch(data)
+        if self.solver.regularization_type == "L2":
+            np.multiply(data, step.decay * times, out=scratch)
+        else:
+            np.sign(data, out=scratch)
+            scratch *= step.decay * times
+        diff += scratch
+
     def scratch(self, like: Array) -> Array:
-        """Return an array like `like` with any contents; it is the same memory at each call."""
-        if self._scratch is None or self._scratch.size < like.size or self._scratch.dtype != like.dtype:
-            self._scratch = np.empty_like(like, shape=(like.size,))
-        return self._scratch[: like.size].reshape(like.shape)
+        """Return an array like `like` with any contents; it is the same memory at each call of one thread."""
+        lent: Array | None = getattr(self._lent, "memory", None)
+        if lent is None or lent.size < like.size or lent.dtype != like.dtype:
+            lent = self._lent.memory = np.empty_like(like, shape=(like.size,))
+        return lent[: like.size].reshape(like.shape)
 
 
 def l2_norm(values: Array) -> float:
     """Return the square root of the sum of squares."""
+    return math.sqrt(sum_of_squares(values))
+
+
+def sum_of_squares(values: Array) -> float:
+    """Return the sum of squares, the same to the last bit on any number of threads."""
     flat = values.reshape(-1)
-    return math.sqrt(float(np.dot(flat, flat)))
+    pieces = (flat[start : start + _DOT_SIZE] for start in range(0, flat.size, _DOT_SIZE))
+    return math.fsum(float(np.dot(piece, piece)) for piece in pieces)
 
 
 UPDATE_RULES: Registry[type[UpdateRule]] = Registry("solver type")

@@ -14,8 +14,8 @@ class SGD(UpdateRule):
     def apply(self, data: Array, diff: Array, history: Sequence[Array], step: Step) -> None:
         """Change `data` and the velocity history[0]."""
         velocity = history[0]
+        self.regularise(data, diff, step, step.rate)
         velocity *= self.solver.momentum
-        diff *= step.rate
         diff += velocity
         velocity[...] = diff
         data -= diff

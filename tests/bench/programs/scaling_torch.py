@@ -12,30 +12,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed
-from lenet_torch import make_net, train
-from torch import nn
+from lenet_torch import time_steps
+from made_up import net_text
+from nets_torch import make_steps
 from torch.nn.parallel import DistributedDataParallel
-
-
-def make_cifar10_quick() -> nn.Module:
-    """Return the net of nets/cifar10_quick.prototxt; Caffe's pooling rounds sizes up."""
-    return nn.Sequential(
-        nn.Conv2d(3, 32, 5, padding=2),
-        nn.MaxPool2d(3, 2, ceil_mode=True),
-        nn.ReLU(),
-        nn.Conv2d(32, 32, 5, padding=2),
-        nn.ReLU(),
-        nn.AvgPool2d(3, 2, ceil_mode=True),
-        nn.Conv2d(32, 64, 5, padding=2),
-        nn.ReLU(),
-        nn.AvgPool2d(3, 2, ceil_mode=True),
-        nn.Flatten(),
-        nn.Linear(1024, 64),
-        nn.Linear(64, 10),
-    )
-
-
-NETS = {"lenet": (make_net, (1, 28, 28)), "cifar10_quick": (make_cifar10_quick, (3, 32, 32))}
 
 
 def join_ranks(folder: Path) -> tuple[int, int]:
@@ -55,11 +35,10 @@ def main() -> None:
     batch_size, num_iterations = map(int, sys.argv[3:5])
     torch.set_num_threads(1)
     rank, world_size = join_ranks(folder)
-    make, shape = NETS[name]
     several = world_size > 1
-    net = DistributedDataParallel(make()) if several else make()
-    finish = torch.distributed.barrier if several else (lambda: None)
-    elapsed_s = train(net, (batch_size, *shape), num_iterations, finish)
+    text = net_text(name, batch_size)
+    _, steps = make_steps(text, DistributedDataParallel) if several else make_steps(text)
+    elapsed_s = time_steps(steps, num_iterations, torch.distributed.barrier if several else lambda: None)
     if rank == 0:
         print(json.dumps({"iteration_ms": 1000 * elapsed_s / num_iterations}))
     if several:

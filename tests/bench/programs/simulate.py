@@ -17,6 +17,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from lenet import write_solver
+from made_up import net_text, solver_text
 
 from dtrain.core.engines import create_engine
 from dtrain.core.solver.recipe import read_recipe
@@ -28,20 +29,15 @@ from dtrain.launcher.simulation.cluster import Cluster
 from dtrain.launcher.simulation.options import RING, Question
 from dtrain.launcher.simulation.prediction import predict_iteration
 
-NETS = Path(__file__).resolve().parents[1] / "nets"
-SOLVER = (
-    'net: "{net}"\nbase_lr: 0.001\nmomentum: 0.9\nweight_decay: 0.004\nlr_policy: "fixed"\nmax_iter: 100000\n'
-)
-
 
 def write_files(folder: Path, name: str, batch_size: int, communicator: Communicator) -> Path:
     """Write the solver of net `name` on rank 0 and return its path. Collective."""
     if communicator.rank == 0 and name == "lenet":
         write_solver(os.fspath(folder / "train"), batch_size, folder)
     elif communicator.rank == 0:
-        net = (NETS / f"{name}.prototxt").read_text().replace("dim: 64", f"dim: {batch_size}")
-        (folder / "net.prototxt").write_text(net)
-        (folder / "solver.prototxt").write_text(SOLVER.format(net=folder / "net.prototxt"))
+        net = folder / "net.prototxt"
+        net.write_text(net_text(name, batch_size))
+        (folder / "solver.prototxt").write_text(solver_text(net))
     communicator.barrier()
     return folder / "solver.prototxt"
 
@@ -60,7 +56,7 @@ def main() -> None:
     batch_size, num_iterations, num_rounds = map(int, sys.argv[3:])
     communicator = create_communicator(None, os.environ)
     path = write_files(folder, name, batch_size, communicator)
-    args = Namespace(file=os.fspath(path), stage="", level=None)
+    args = Namespace(file=os.fspath(path), stage="", level=None, synthetic=None)
     subject = set_up(args, create_engine(), False, communicator)
     clusters = [Cluster(1, num_ranks) for num_ranks in (1, 2, 4)]
     solver = make_solver(path, communicator)

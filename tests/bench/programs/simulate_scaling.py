@@ -7,7 +7,6 @@ Layers are counted, not timed: nothing here depends on the machine that it runs 
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from lenet import write_solver
+from made_up import net_text
 
 from dtrain.core.engines import create_engine
 from dtrain.data.datum import encode_datum
@@ -30,7 +30,7 @@ from dtrain.launcher.simulation.links import KNOWN_LINKS
 from dtrain.launcher.simulation.options import Question
 from dtrain.launcher.simulation.prediction import Prediction, predict
 
-NETS = Path(__file__).resolve().parents[1] / "nets"
+NETS = {"CIFAR-10 quick": "cifar10_quick", "CaffeNet": "caffenet", "ResNet-50": "resnet50"}
 LARGEST = Cluster(512, 8)
 FLOPS_PER_S, EFFICIENCY = 60e12, 0.4
 LINKS = ("ib-ndr", "eth-25g")
@@ -42,21 +42,15 @@ Curves = Mapping[tuple[str, str], Sequence[Prediction]]
 
 
 def find_nets(folder: Path) -> dict[str, tuple[Path, bool]]:
-    """Return the files to predict by title, and whether each is a net's; those of LeNet and ResNet-50 are written."""
+    """Return the files to predict by title, and whether each is a net's; they are written."""
     image = np.zeros((1, 28, 28), np.uint8)
     write_lmdb(folder / "train", ((b"%08d" % k, encode_datum(image, k % 10)) for k in range(64)))
-    spec = importlib.util.spec_from_file_location("resnet50", NETS / "resnet50.py")
-    assert spec is not None
-    assert spec.loader is not None
-    resnet50 = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(resnet50)
-    (folder / "resnet50.prototxt").write_text(resnet50.resnet50(64))
-    return {
-        "LeNet": (write_solver(os.fspath(folder / "train"), 64, folder), False),
-        "CIFAR-10 quick": (NETS / "cifar10_quick.prototxt", True),
-        "CaffeNet": (NETS / "caffenet.prototxt", True),
-        "ResNet-50": (folder / "resnet50.prototxt", True),
-    }
+    nets = {"LeNet": (write_solver(os.fspath(folder / "train"), 64, folder), False)}
+    for title, name in NETS.items():
+        path = folder / f"{name}.prototxt"
+        path.write_text(net_text(name, 64))
+        nets[title] = (path, True)
+    return nets
 
 
 def predict_all(folder: Path) -> dict[tuple[str, str], list[Prediction]]:
@@ -64,7 +58,12 @@ def predict_all(folder: Path) -> dict[tuple[str, str], list[Prediction]]:
     curves = {}
     communicator, engine = SingleCommunicator(), create_engine("reference")
     for title, (path, is_net) in find_nets(folder).items():
-        subject = set_up(Namespace(file=os.fspath(path), stage="", level=None), engine, is_net, communicator)
+        subject = set_up(
+            Namespace(file=os.fspath(path), stage="", level=None, synthetic=None),
+            engine,
+            is_net,
+            communicator,
+        )
         for link in LINKS:
             links = (KNOWN_LINKS[link].link, KNOWN_LINKS["nvlink4"].link)
             question = Question(LARGEST, *links, flops_per_s=FLOPS_PER_S, efficiency=EFFICIENCY)

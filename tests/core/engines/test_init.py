@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,6 +51,44 @@ def test_create_engine_by_name_of_one_that_is_missing_is_an_error(monkeypatch: p
     monkeypatch.setattr(engine, "_bind", refuse(MissingLibrary("engine onednn needs oneDNN 3, got none")))
     with pytest.raises(UserError, match="engine onednn needs oneDNN 3, got none"):
         create_engine("onednn")
+
+
+def test_create_engine_for_bf16_is_onednn() -> None:
+    try:
+        has_bf16 = create_engine("onednn").binding.library.has_bf16  # type: ignore[attr-defined]
+    except MissingLibrary:
+        pytest.skip("oneDNN is not installed")
+    if has_bf16:
+        created = create_engine(None, "BF16")
+        assert (created.name, created.precision) == ("onednn", "BF16")
+        assert ", bf16, " in created.describe()
+    else:
+        with pytest.raises(UserError, match="CPU with avx512_bf16, got one without"):
+            create_engine(None, "BF16")
+
+
+def test_create_engine_for_bf16_on_a_cpu_without_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    binding = SimpleNamespace(library=SimpleNamespace(has_bf16=False))
+    monkeypatch.setattr(engine, "_bind", lambda: binding)
+    sentence = (
+        "engine onednn: precision BF16 must be computed by a CPU with avx512_bf16, got one without;"
+        " use FLOAT32"
+    )
+    for name in (None, "onednn"):
+        with pytest.raises(UserError, match=f"^{sentence}$"):
+            create_engine(name, "BF16")
+
+
+def test_create_engine_for_bf16_without_onednn_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_bind", refuse(MissingLibrary("engine onednn needs oneDNN 3, got none")))
+    with pytest.raises(UserError, match="engine onednn needs oneDNN 3, got none"):
+        create_engine(None, "BF16")
+
+
+def test_create_engine_of_the_reference_for_bf16_is_an_error() -> None:
+    sentence = "engine reference: precision must be FLOAT32, got BF16; BF16 needs engine onednn"
+    with pytest.raises(UserError, match=f"^{sentence}$"):
+        create_engine("reference", "BF16")
 
 
 @pytest.mark.parametrize("name", list(ENGINES))

@@ -296,6 +296,33 @@ def check_in_place(row: Row) -> None:
             np.testing.assert_allclose(other.diff, one.diff, rtol=1e-12, atol=1e-15)
 
 
+def check_what_backward_reads(row: Row) -> None:
+    """Data that backward is said not to read may be anything by then: gradients are the same."""
+    may_be_in_place = LAYERS[row.type].in_place is InPlace.YES and row.in_place
+    engines = ("reference", "onednn") if has_onednn() else ("reference",)
+    for engine, in_place in itertools.product(engines, (False, True) if may_be_in_place else (False,)):
+        gradients = []
+        for spoils in (False, True):
+            rig = rig_of(row, row.phases[0], np.float32, in_place, engine)
+            weights = top_weights(row, rig)
+            rig.forward()
+            for blob in _unread(rig) if spoils else ():
+                blob.data[...] = np.nan
+            rig.backward(weights)
+            blobs = [rig.bottom[i] for i in rig.differentiable]
+            gradients.append([blob.diff.copy() for blob in (*blobs, *rig.layer.blobs)])
+        for expected, actual in zip(*gradients, strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def _unread(rig: Rig) -> list[Blob]:
+    """Return the blobs whose data the layer's backward does not read; shared ones are one."""
+    reads_bottoms, reads_tops = rig.layer.backward_reads_bottoms, rig.layer.backward_reads_tops
+    read = (*(rig.bottom if reads_bottoms else ()), *(rig.top if reads_tops else ()))
+    needed = {id(blob.data_tensor.storage) for blob in read}
+    return [blob for blob in (*rig.bottom, *rig.top) if id(blob.data_tensor.storage) not in needed]
+
+
 def check_onednn(row: Row) -> None:
     """The oneDNN engine gives the tops and gradients that the reference engine gives in float64, in place too."""
     if not has_onednn():
@@ -341,6 +368,10 @@ def _checks_of(row: Row) -> list[Callable[[Row], None]]:
     checks: list[Callable[[Row], None]] = [check_forward]
     checks += [check_onednn]
     checks += [check_batch_sizes] if row.batches else []
-    checks += [check_gradient, check_diff_rules] if layer_class.has_backward and row.gradient_tops else []
+    checks += (
+        [check_gradient, check_diff_rules, check_what_backward_reads]
+        if layer_class.has_backward and row.gradient_tops
+        else []
+    )
     checks += [check_in_place] if layer_class.in_place is InPlace.YES and row.in_place else []
     return checks

@@ -7,7 +7,7 @@ import pytest
 
 from dtrain.core.errors import UserError
 from dtrain.core.graph.net_recipe import NetRecipe
-from dtrain.core.solver.recipe import Recipe, read_recipe
+from dtrain.core.solver.recipe import Recipe, read_precision, read_recipe
 from dtrain.proto import caffe_pb2
 
 NET = """name: "{name}"
@@ -177,6 +177,25 @@ def test_read_recipe_with_an_lr_scaling_takes_it_for_the_file_s(folder: Path) ->
     assert recipe.solver.dtrain_param.lr_scaling == scaling
     with pytest.raises(UserError, match="lr_batch_size is looked at with an lr_scaling alone"):
         read_recipe("solver.prototxt", lr_scaling=caffe_pb2.DtrainSolverParameter.NONE)
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "expected"),
+    [
+        ("", None, "FLOAT32"),
+        ("precision: BF16", None, "BF16"),
+        ("precision: BF16", "FLOAT32", "FLOAT32"),
+        ("", "BF16", "BF16"),
+    ],
+)
+def test_read_recipe_with_a_precision_takes_it_for_the_file_s(
+    folder: Path, text: str, given: str | None, expected: str
+) -> None:
+    Path("solver.prototxt").write_text(f'{RATE} net: "n1.prototxt" dtrain_param {{ {text} }}')
+    recipe = read_recipe("solver.prototxt", precision=given)
+    assert recipe.precision == expected
+    assert caffe_pb2.Precision.Name(recipe.solver.dtrain_param.precision) == expected
+    assert read_precision("solver.prototxt") == ("BF16" if text else "FLOAT32")
 
 
 def test_read_recipe_with_a_solver_type_takes_it_for_the_file_s(folder: Path) -> None:

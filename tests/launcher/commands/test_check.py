@@ -42,6 +42,18 @@ def test_check_of_a_solver_describes_run_and_nets(
     assert lines[-1] == "ok"
 
 
+@pytest.mark.usefixtures("bf16")
+def test_check_of_a_solver_in_bf16_builds_its_nets_so(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (run_folder / "solver.prototxt").open("a") as solver:
+        solver.write("dtrain_param { precision: BF16 }")
+    assert main(["check", "solver.prototxt"]) == 0
+    assert ", bf16, " in capsys.readouterr().out.splitlines()[0]
+    assert main(["check", "solver.prototxt", "--engine", "reference"]) == 2
+    assert "precision must be FLOAT32, got BF16" in capsys.readouterr().err
+
+
 def test_check_of_a_net_alike_in_both_phases_describes_it_once(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

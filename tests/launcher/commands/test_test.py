@@ -71,3 +71,18 @@ def test_test_without_the_weights_file_is_a_users_mistake(
 def test_mean_lines_give_weighted_losses() -> None:
     scores = [Score("accuracy", 0.5, 0.0), Score("aux", 2.0, 0.3)]
     assert mean_lines(scores, 0.6) == ["Loss: 0.6", "accuracy = 0.5", "aux = 2 (* 0.3 = 0.6 loss)"]
+
+
+@pytest.mark.usefixtures("bf16")
+def test_test_in_bf16_rounds_the_weights(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """1 + 2⁻⁸ lies between two bf16 numbers and becomes 1, so that ip is 3 and the loss 4·(1² + 2²) / (2·4)."""
+    layer = caffe_pb2.LayerParameter(name="ip", type="InnerProduct")
+    arrays = [np.array([[1 + 2**-8] * 3, [0] * 3], np.float32), np.zeros(2, np.float32)]
+    write_caffemodel(run_folder / "w.caffemodel", "tiny", [LayerRecord(layer, arrays)])
+    arguments = ["test", "--model", "net.prototxt", "--weights", "w.caffemodel", "--iterations", "1"]
+    losses = []
+    for precision in ("bf16", "float32"):
+        assert main([*arguments, "--precision", precision]) == 0
+        losses.append(messages(capsys.readouterr().err)[-2])
+    assert losses[0] == "Loss: 2.5"
+    assert losses[1] != losses[0]

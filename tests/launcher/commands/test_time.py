@@ -14,12 +14,21 @@ def test_time_of_a_small_net_logs_each_layer_both_ways(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["time", "--model", "net.prototxt", "--iterations", "2", "--phase", "TEST"]) == 0
-    logged = capsys.readouterr().err
+    captured = capsys.readouterr()
+    logged = captured.err
     rows = re.findall(r"\] +(\w+)\t(forward|backward): [\d.e-]+ ms\. \([\d.]+%\)$", logged, re.MULTILINE)
     assert rows == [(name, way) for name in ("data", "ip", "loss") for way in ("forward", "backward")]
     assert len(re.findall(r"Iteration: \d forward-backward time: [\d.e-]+ ms\.$", logged, re.MULTILINE)) == 2
     assert "] Initial loss: 4\n" in logged  # weights of 0: 4 items of 2² + 2², over 2·4
     assert logged.endswith("] *** Benchmark ends ***\n")
+    table = [line.split() for line in captured.out.splitlines()]
+    assert [row[:2] for row in table[1:4]] == [
+        ["data", "DummyData"],
+        ["ip", "InnerProduct"],
+        ["loss", "EuclideanLoss"],
+    ]
+    assert (table[4][0], table[4][-1]) == ("total", "100.0%")
+    assert table[5][-1] == "images/s"
 
 
 def test_time_of_an_unknown_phase_lists_the_known(
@@ -27,3 +36,9 @@ def test_time_of_an_unknown_phase_lists_the_known(
 ) -> None:
     assert main(["time", "--model", "net.prototxt", "--phase", "TRIAN"]) == 2
     assert "choose from" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("bf16")
+def test_time_in_bf16_says_so(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["time", "--model", "net.prototxt", "--iterations", "1", "--precision", "bf16"]) == 0
+    assert re.search(r"\] Using onednn: oneDNN [\d.]+, bf16, ", capsys.readouterr().err)

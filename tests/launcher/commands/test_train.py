@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from dtrain.core.errors import UserError
+from dtrain.launcher.commands import train
 from dtrain.launcher.commands.train import add_arguments, check_flags, run
 from dtrain.launcher.main import main
 from tests.conftest import Mpirun
-from tests.core.solver.small_runs import SmallRuns, write_database
+from tests.core.solver.small_runs import DROPOUT, SmallRuns, write_database
 
 
 def parse(*arguments: str) -> argparse.Namespace:
@@ -117,6 +118,34 @@ def test_train_with_gpu_mode_in_the_file_says_that_the_cpu_computes(
     )
 
 
+@pytest.mark.usefixtures("bf16")
+@pytest.mark.parametrize(
+    ("fields", "flags", "is_bf16"),
+    [
+        ("", ["--precision", "bf16"], True),
+        ("dtrain_param { precision: BF16 }", [], True),
+        ("dtrain_param { precision: BF16 }", ["--precision", "float32"], False),
+    ],
+)
+def test_train_in_bf16_says_so(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], fields: str, flags: list[str], is_bf16: bool
+) -> None:
+    with (run_folder / "solver.prototxt").open("a") as solver:
+        solver.write(fields)
+    assert run(parse(*flags)) == 0
+    using = next(line for line in messages(capsys.readouterr().err) if line.startswith("Using "))
+    assert (", bf16, " in using) is is_bf16
+
+
+def test_train_in_bf16_on_an_engine_without_is_a_users_mistake(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "--solver", "solver.prototxt", "--precision", "bf16", "--engine", "reference"]
+    assert main(arguments) == 2
+    sentence = "engine reference: precision must be FLOAT32, got BF16; BF16 needs engine onednn"
+    assert capsys.readouterr().err.splitlines()[-1] == sentence
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> SmallRuns:
     """Return the writer of solver and net files on a database of 100 records."""
@@ -143,6 +172,21 @@ def test_train_with_a_global_batch_or_lr_scaling_says_what_becomes_of_the_rate(
         [f"Learning rate times {line}"] if line else []
     )
     assert any(text.startswith("Epoch 1 begins at iteration 3") for text in logged) == ("32" in flags)
+
+
+def test_train_that_keeps_blobs_writes_the_same_weights(
+    runs: SmallRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = runs.write("max_iter: 5 test_iter: 3 test_interval: 2 snapshot_after_train: true", middle=DROPOUT)
+    shared: list[int] = []
+    share = train.share_memory
+    monkeypatch.setattr(train, "share_memory", lambda nets: shared.append(len(nets)) or share(nets))
+    weights = []
+    for flags in ([], ["--keep-blobs"]):
+        assert main([path, *flags]) == 0
+        weights.append((runs.folder / "run_iter_5.caffemodel").read_bytes())
+    assert weights[0] == weights[1]
+    assert shared == [2]  # the net to train and one to test, the first time alone
 
 
 def test_train_with_the_file_s_global_batch_on_any_ranks_shows_the_same_losses(

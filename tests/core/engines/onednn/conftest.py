@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines import create_engine
-from dtrain.core.engines.onednn.binding import Descriptor
+from dtrain.core.engines.onednn.binding import BF16, FLOAT32, Descriptor
 from dtrain.core.engines.onednn.engine import OneDnnEngine
 from dtrain.core.engines.onednn.library import MissingLibrary
 from dtrain.core.tensor import HOST, Memory, Tensor
@@ -23,10 +23,14 @@ from dtrain.core.tensor import HOST, Memory, Tensor
 Array = NDArray[Any]
 BLOCKED_BY_16 = 78  # the tag of channels in blocks of 16, for 4 axes
 LAYOUTS = ("plain", "channels last", "blocked")
+BF16_ROUNDOFF = 2.0**-8  # half the step between bf16 numbers, of 8 bits, relative to them
 
 
 class Bench:
-    """The engine under test, and the reference."""
+    """The engine under test, and the reference. values: the type of what lies in layouts."""
+
+    values = FLOAT32
+    tolerance = 1e-5
 
     def __init__(self, engine: OneDnnEngine) -> None:
         self.engine = engine
@@ -43,10 +47,10 @@ class Bench:
         if layout == "plain":
             return HOST
         if layout == "channels last":
-            return layouts.memory(layouts.channels_last(shape), shape)
+            return layouts.memory(layouts.channels_last(shape, self.values), shape)
         handle = ctypes.c_void_p()
         name = "memory_desc_create_with_tag"
-        binding.call(name, ctypes.byref(handle), len(shape), shape, 3, BLOCKED_BY_16)
+        binding.call(name, ctypes.byref(handle), len(shape), shape, self.values, BLOCKED_BY_16)
         return layouts.memory(Descriptor(binding, handle), shape)
 
     def place(self, tensor: Tensor, layout: str) -> None:
@@ -70,11 +74,11 @@ class Bench:
         blob.data[...], blob.diff[...] = data, diff
         return blob
 
-    def expect(self, actual: Array, expected: Array) -> None:
-        """Assert that values agree within float32's rounding."""
+    def expect(self, actual: Array, expected: Array, tolerance: float | None = None) -> None:
+        """Assert that values agree within the tolerance, by default the rounding of the type of values."""
         assert actual.shape == expected.shape
         scale = max(1.0, np.abs(expected).max(initial=0.0))
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * scale)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=(tolerance or self.tolerance) * scale)
 
     def check_unary(
         self,
@@ -83,6 +87,7 @@ class Bench:
         run: Callable[..., None] | None = None,
         in_place: bool = False,
         y_shape: Sequence[int] | None = None,
+        gradient_tolerance: float | None = None,
     ) -> set[Memory]:
         """Run an operation of one bottom in a layout, compare with the reference and return where y was.
 
@@ -102,8 +107,20 @@ class Bench:
             results.append((y, x_blob.read_diff().copy(), y_memory))
         (expected_y, expected_diff, _), (y, x_diff, memories) = results
         self.expect(y, expected_y)
-        self.expect(x_diff, expected_diff)
+        self.expect(x_diff, expected_diff, gradient_tolerance)
         return memories
+
+
+class BF16Bench(Bench):
+    """The engine that computes in bf16, and values that bf16 holds: so only results are rounded, each once."""
+
+    values = BF16
+    tolerance = BF16_ROUNDOFF
+
+    def normal(self, *shape: int) -> Array:
+        """Draw multiples of 1/16 of at most 8 bits."""
+        drawn: Array = np.clip(np.round(16 * super().normal(*shape)), -255, 255) / 16
+        return drawn
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +132,22 @@ def onednn() -> OneDnnEngine:
         pytest.skip("oneDNN is not installed")
     assert isinstance(engine, OneDnnEngine)
     return engine
+
+
+@pytest.fixture(scope="session")
+def onednn_in_bf16(onednn: OneDnnEngine) -> OneDnnEngine:
+    """Return the oneDNN engine that computes in bf16."""
+    if not onednn.binding.library.has_bf16:
+        pytest.skip("the CPU has no bf16")
+    engine = create_engine("onednn", "BF16")
+    assert isinstance(engine, OneDnnEngine)
+    return engine
+
+
+@pytest.fixture
+def bf16_bench(onednn_in_bf16: OneDnnEngine) -> Bench:
+    """Return a bench with the engine that computes in bf16."""
+    return BF16Bench(onednn_in_bf16)
 
 
 @pytest.fixture

@@ -54,6 +54,16 @@ def test_descriptor_equals_one_of_the_same_layout_only(binding: dnn.Binding) -> 
     assert plain.num_bytes == 96
 
 
+@pytest.mark.parametrize(("of", "num_bytes"), [(dnn.FLOAT32, 24), (dnn.BF16, 12)])
+def test_descriptor_knows_the_type_and_size_of_its_values(
+    binding: dnn.Binding, of: int, num_bytes: int
+) -> None:
+    plain = binding.plain((2, 3), (), of)
+    assert (plain.type, plain.num_bytes) == (of, num_bytes)
+    assert plain.equals(binding.plain((2, 3))) == (of == dnn.FLOAT32)
+    assert num_bytes == 6 * dnn.NUM_BYTES[of]
+
+
 def test_part_of_a_plain_array_is_where_it_begins(binding: dnn.Binding) -> None:
     whole, small = binding.plain((3, 4)), binding.plain((2, 2))
     what = binding.describe(

@@ -51,3 +51,26 @@ def test_concat_along_another_axis_is_the_parts_one_after_the_other(
     operation.backward(blobs, y_blob, [True, True])
     for blob, x in zip(blobs, xs, strict=True):
         bench.expect(blob.diff, x)
+
+
+@pytest.mark.parametrize("diff_layout", ["plain", "blocked"])
+@pytest.mark.parametrize("types", ["bf16 bf16", "bf16 float32", "float32 bf16", "bf16 plain"])
+@pytest.mark.parametrize("lengths", [(16, 32), (5, 16)])
+def test_concat_with_bf16_is_the_parts_one_after_the_other(
+    bench: Any, bf16_bench: Any, lengths: tuple[int, ...], types: str, diff_layout: str
+) -> None:
+    xs = [bf16_bench.normal(2, length, 3, 4) for length in lengths]
+    blobs = [
+        (bf16_bench if which == "bf16" else bench).blob(x, "plain" if which == "plain" else "blocked")
+        for x, which in zip(xs, types.split(), strict=True)
+    ]
+    y, y_diff = np.concatenate(xs, axis=1), bf16_bench.normal(2, sum(lengths), 3, 4)
+    y_blob = Blob(y.shape)
+    operation = bf16_bench.engine.create(ConcatSpec(tuple(x.shape for x in xs), 1))
+    operation.forward(blobs, y_blob)
+    np.testing.assert_array_equal(y_blob.read_data(), y)
+    y_blob.diff[...] = y_diff
+    bf16_bench.place(y_blob.diff_tensor, diff_layout)
+    operation.backward(blobs, y_blob, [True, True])
+    for blob, part in zip(blobs, np.split(y_diff, lengths[:1], axis=1), strict=True):
+        np.testing.assert_array_equal(blob.diff, part)

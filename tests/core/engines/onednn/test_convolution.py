@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from dtrain.core.blob import Blob
+from dtrain.core.engines import create_engine
 from dtrain.core.engines.engine import NotOffered
+from dtrain.core.engines.onednn.binding import BF16, WEIGHTS
 from dtrain.core.engines.onednn.convolution import Convolution
 from dtrain.core.engines.operations import ConvolutionSpec, Wanted
+from tests.core.engines.onednn.conftest import BF16_ROUNDOFF
 
 # x_shape, weight_shape, y_shape, axis, stride, pad, dilation, group
 SPECS = {
@@ -67,6 +70,99 @@ def test_convolution_gives_what_the_reference_gives(bench: Any, name: str, wante
     actual = Operands(spec, values, np.float32).run(operation, y_diff, wanted)
     for one, other in zip(actual, expected, strict=True):
         bench.expect(one, other)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_convolution_in_bf16_rounds_what_it_leaves_in_layouts_and_nothing_else(
+    bf16_bench: Any, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """Operands are such as bf16 holds, so that y and x.diff are off by one rounding; sums are float32."""
+    spec = SPECS[name]
+    values, y_diff = draw(bf16_bench, spec), bf16_bench.normal(*spec.y_shape)
+    expected = Operands(spec, values, np.float64).run(bf16_bench.reference.create(spec), y_diff, Wanted())
+    with caplog.at_level(logging.INFO):
+        operands = Operands(spec, values, np.float32)
+        actual = operands.run(bf16_bench.engine.create(spec), y_diff, Wanted())
+    tolerances = BF16_ROUNDOFF, BF16_ROUNDOFF, 1e-5, 1e-5
+    for one, other, tolerance in zip(actual, expected, tolerances, strict=True):
+        bf16_bench.expect(one, other, tolerance)
+    assert not np.array_equal(actual[0], expected[0].astype(np.float32))
+    assert not caplog.messages
+
+
+def test_convolution_in_bf16_leaves_its_results_in_half_the_bytes(bench: Any, bf16_bench: Any) -> None:
+    spec, sizes = SPECS["blocks"], []
+    for each in (bench, bf16_bench):
+        operands = Operands(spec, draw(each, spec), np.float32)
+        operation = each.engine.create(spec)
+        operation.forward(*operands.blobs, operands.y)
+        sizes.append(operands.y.read_data(operation.y_memory).nbytes)
+    assert sizes[1] * 2 == sizes[0]
+
+
+BLIND = {
+    "taps beyond a narrow image": ConvolutionSpec(
+        (1, 24, 5, 2), (3, 24, 1, 3), (1, 3, 5, 1), 1, (1, 3), (0, 1), (2, 1)
+    ),
+    "a stride over all that there is": ConvolutionSpec(
+        (3, 16, 5, 2), (10, 16, 4, 3), (3, 10, 1, 2), 1, (2, 3), (0, 2), (1, 1)
+    ),
+    "a volume of less depth than the kernel": ConvolutionSpec(
+        (3, 16, 2, 6, 3), (16, 16, 3, 1, 2), (3, 16, 2, 3, 2), 1, (1, 2, 3), (1, 0, 1), (1, 1, 1)
+    ),
+    "a transposed one of that kind": ConvolutionSpec(
+        (3, 4, 2, 1, 4),
+        (4, 20, 2, 2, 2),
+        (3, 20, 1, 2, 6),
+        1,
+        (1,) * 3,
+        (1, 0, 0),
+        (1, 1, 2),
+        transposed=True,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BLIND)
+def test_convolution_whose_gradient_is_wrong_in_bf16_is_computed_in_float32(
+    bf16_bench: Any, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    spec, engine = BLIND[name], create_engine("onednn", "BF16")
+    values, y_diff = draw(bf16_bench, spec), bf16_bench.normal(*spec.y_shape)
+    expected = Operands(spec, values, np.float64).run(bf16_bench.reference.create(spec), y_diff, Wanted())
+    with caplog.at_level(logging.INFO):
+        actual = Operands(spec, values, np.float32).run(engine.create(spec), y_diff, Wanted())
+    for one, other in zip(actual, expected, strict=True):
+        bf16_bench.expect(one, other, 1e-5)
+    kind = "Deconvolution" if spec.transposed else "Convolution"
+    limits = "of windows that see little but padding"
+    assert caplog.messages == [f"engine onednn has no {kind} {limits} in bf16; that is computed in float32"]
+
+
+@pytest.mark.parametrize("refused", ["forward", "backward_data"])
+def test_convolution_that_has_no_fast_code_in_bf16_is_computed_in_float32(
+    bf16_bench: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, refused: str
+) -> None:
+    engine = create_engine("onednn", "BF16")
+    binding = type(bf16_bench.engine.binding)
+    describe = binding.describe
+
+    def describe_not_in_bf16(self: Any, kind: str, *arguments: Any, **options: Any) -> Any:
+        found = describe(self, kind, *arguments, **options)
+        if kind == f"convolution_{refused}" and found.layout(WEIGHTS).type == BF16:
+            raise NotOffered
+        return found
+
+    monkeypatch.setattr(binding, "describe", describe_not_in_bf16)
+    spec = SPECS["blocks"]
+    values, y_diff = draw(bf16_bench, spec), bf16_bench.normal(*spec.y_shape)
+    expected = Operands(spec, values, np.float64).run(bf16_bench.reference.create(spec), y_diff, Wanted())
+    with caplog.at_level(logging.INFO):
+        actual = Operands(spec, values, np.float32).run(engine.create(spec), y_diff, Wanted())
+    for i, (one, other) in enumerate(zip(actual, expected, strict=True)):
+        bf16_bench.expect(one, other, BF16_ROUNDOFF if i == 0 and refused != "forward" else 1e-5)
+    kind = "Convolution" if refused == "forward" else "gradient of this Convolution"
+    assert caplog.messages == [f"engine onednn has no {kind} in bf16; that is computed in float32"]
 
 
 @pytest.mark.parametrize("layout", ["plain", "channels last", "blocked"])

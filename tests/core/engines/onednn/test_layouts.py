@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import weakref
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_memory_of_a_layout_that_is_plain_is_the_host(bench: Any) -> None:
 
 
 def test_memory_of_float64_is_a_bug(bench: Any) -> None:
-    with pytest.raises(AssertionError, match="keeps float32 in its layouts, got float64"):
+    with pytest.raises(AssertionError, match="keeps float32 and bf16 in its layouts, got float64"):
         Blob(SHAPE, np.float64).read_data(bench.memory("blocked", SHAPE))
 
 
@@ -84,6 +85,44 @@ def test_of_a_tensor_in_several_layouts_is_the_one_that_was_known_first(bench: A
         tensor.read(memory)
     assert bench.engine.layouts.of(tensor, SHAPE) is first
     assert bench.engine.layouts.of(tensor, (2, 240)) is HOST
+
+
+@pytest.mark.parametrize("layout", ["channels last", "blocked"])
+def test_bringing_values_into_bf16_rounds_them_to_the_nearest_even(bf16_bench: Any, layout: str) -> None:
+    step = 2.0**-7  # between the bf16 numbers from 1 to 2
+    values = [1 + 0.49 * step, 1 + 0.5 * step, 1 + 1.5 * step, -1 - 0.51 * step, 3.0e38, 1e-30, 0.1]
+    steps = [2.0 ** (math.floor(math.log2(abs(value))) - 7) for value in values]
+    expected = [round(value / each) * each for value, each in zip(values, steps, strict=True)]
+    x = np.array([*values, np.inf, -0.0]).reshape(1, 9, 1, 1)
+    blob = bf16_bench.blob(x, layout)
+    np.testing.assert_array_equal(blob.read_data().ravel(), np.float32([*expected, np.inf, 0]))
+
+
+def test_plain_values_in_bf16_are_not_the_hosts(bf16_bench: Any) -> None:
+    layouts, binding = bf16_bench.engine.layouts, bf16_bench.engine.binding
+    memory = layouts.memory(binding.plain(SHAPE, (), bf16_bench.values), SHAPE)
+    assert memory is not HOST
+    assert memory.rounds
+    assert memory.allocate(480, np.float32).nbytes == 2 * 480
+
+
+def test_values_are_taken_from_where_they_are_not_rounded(bench: Any, bf16_bench: Any) -> None:
+    """Whichever layout was known first, and whatever the order within a set."""
+    rounded = bf16_bench.memory("blocked", SHAPE)
+    bench = type(bench)(bf16_bench.engine)
+    exact, other = bench.memory("channels last", SHAPE), bench.memory("blocked", SHAPE)
+    value = np.float32(1.001)
+    for memories in ((exact, rounded), (rounded, exact)):
+        tensor = Tensor(SHAPE)
+        tensor.write(exact)[...] = value
+        tensor.read(rounded)
+        tensor.storage.valid = set()
+        for memory in memories:
+            tensor.storage.valid.add(memory)
+        assert bench.engine.layouts.of(tensor, SHAPE) is exact
+        assert set(np.unique(tensor.read(other))) == {0, value}  # 0 fills up the blocks
+        tensor.storage.valid = set(memories)
+        assert np.all(tensor.read() == value)
 
 
 def test_make_reorder_that_accumulates_adds(bench: Any) -> None:
@@ -99,6 +138,11 @@ def test_flat_covers_the_zeros_that_fill_up_a_layout(bench: Any) -> None:
     flat = bench.engine.layouts.flat
     assert flat(HOST, SHAPE).num_bytes == 4 * 2 * 20 * 12
     assert flat(bench.memory("blocked", SHAPE), SHAPE).num_bytes == 4 * 2 * 32 * 12
+
+
+def test_flat_of_bf16_has_as_many_values(bf16_bench: Any) -> None:
+    row = bf16_bench.engine.layouts.flat(bf16_bench.memory("blocked", SHAPE), SHAPE)
+    assert (row.num_bytes, row.type) == (2 * 2 * 32 * 12, bf16_bench.values)
 
 
 def test_reshape_gives_back_layouts_of_the_shape_before(bench: Any) -> None:

@@ -27,9 +27,10 @@ class Function:
 class Functions:
     """A library that says it has some version and CPU runtime."""
 
-    def __init__(self, major: int, cpu_runtime: int) -> None:
+    def __init__(self, major: int, cpu_runtime: int, instructions: int = 0) -> None:
         version = SimpleNamespace(major=major, minor=6, patch=3, cpu_runtime=cpu_runtime)
         self.dnnl_version = Function(version)
+        self.dnnl_get_effective_cpu_isa = lambda: instructions
 
 
 def test_load_library_of_this_environment_is_version_3(onednn: Any) -> None:
@@ -75,3 +76,12 @@ def test_check_library_of_another_kind_is_refused(functions: Any, problem: str) 
 def test_check_library_that_is_not_onednn_is_refused() -> None:
     with pytest.raises(UserError, match="this must be oneDNN, got a library without dnnl_version"):
         check_library(ctypes.CDLL(None), "this")
+
+
+@pytest.mark.parametrize(
+    ("instructions", "has_bf16"), [(0x27, False), (0x67, False), (0xE7, True), (0x1EF, True)]
+)
+def test_check_library_knows_bf16_by_the_instructions_in_use(instructions: int, has_bf16: bool) -> None:
+    """dnnl_types.h: avx512_core, _vnni, _bf16 and _fp16."""
+    functions: Any = Functions(3, 2, instructions)
+    assert check_library(functions, "/x/libdnnl.so").has_bf16 is has_bf16

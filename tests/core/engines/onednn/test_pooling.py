@@ -9,6 +9,7 @@ from dtrain.core.blob import Blob
 from dtrain.core.engines.engine import NotOffered
 from dtrain.core.engines.onednn.pooling import Pooling
 from dtrain.core.engines.operations import PoolingSpec
+from tests.core.engines.onednn.conftest import BF16_ROUNDOFF
 
 # x_shape, output, kernel, stride, pad
 WINDOWS = {
@@ -74,3 +75,30 @@ def test_pooling_leaves_y_in_the_layout_of_x(bench: Any, layout: str) -> None:
     spec = make_spec("padded", "MAX")
     memories = bench.check_unary(spec, layout, lambda op, x, y: op.forward(x, y, None), y_shape=spec.y_shape)
     assert memories == {bench.memory(layout, spec.y_shape)}
+
+
+@pytest.mark.parametrize("layout", ["channels last", "blocked"])
+@pytest.mark.parametrize("method", ["MAX", "AVE"])
+@pytest.mark.parametrize("name", WINDOWS)
+def test_pooling_of_bf16_gives_what_the_reference_gives(
+    bf16_bench: Any, name: str, method: str, layout: str
+) -> None:
+    """An average, and each of the overlapping windows that add to a diff, may be rounded twice: by a factor too."""
+    spec = make_spec(name, method)
+    bf16_bench.tolerance = 2 * BF16_ROUNDOFF
+    bf16_bench.check_unary(spec, layout, lambda op, x, y: op.forward(x, y, None), y_shape=spec.y_shape)
+
+
+@pytest.mark.parametrize("layout", ["channels last", "blocked"])
+def test_max_pooling_of_bf16_shows_a_window_of_nan_alone(bf16_bench: Any, layout: str) -> None:
+    x = bf16_bench.normal(2, 20, 4, 4)
+    x[0, 3, :2, :2] = np.nan
+    x[1, 0, 2:, 2:] = -0.0
+    expected = x.reshape(2, 20, 2, 2, 2, 2).max(axis=(3, 5))
+    y = Blob(expected.shape)
+    spec = PoolingSpec(x.shape, y.shape, "MAX", (2, 2), (2, 2), (0, 0))
+    bf16_bench.engine.create(spec).forward(bf16_bench.blob(x, layout), y, None)
+    assert y.data_tensor.storage.valid == {bf16_bench.memory(layout, y.shape)}
+    assert np.isnan(y.data[0, 3, 0, 0])
+    assert np.isnan(y.data).sum() == 1
+    np.testing.assert_array_equal(y.data, expected)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
 
 from dtrain.core.layers.parts import images
-from dtrain.core.layers.parts.images import find_folder, make_workers, num_own_cores, transform_spec
+from dtrain.core.layers.parts.images import find_folder, make_workers, transform_spec
 from dtrain.data.errors import DataError
 from dtrain.data.picture import Colors
 from dtrain.data.transformer import TransformSpec
+from dtrain.dist.cores import Cores, Share
 from dtrain.proto import caffe_pb2
 from tests.core.layers.layer_harness import make_layer
 
@@ -71,43 +71,10 @@ def test_find_folder_looks_in_the_working_directory_then_beside_list_and_net(
     assert find_folder(f"{tmp_path}/nets/", "img_a.jpg", listed, net) == f"{tmp_path}/nets/"
 
 
-@pytest.mark.parametrize(
-    ("num_cores", "num_bound", "env", "expected"),
-    [
-        (8, 8, {}, 8),
-        (8, 3, {}, 3),  # taskset, or a container
-        (
-            8,
-            8,
-            {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"},
-            2,
-        ),
-        (
-            8,
-            1,
-            {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"},
-            1,
-        ),
-        (
-            2,
-            2,
-            {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_SIZE": "4"},
-            1,
-        ),
-    ],
-)
-def test_num_own_cores_is_what_a_rank_is_bound_to_or_its_share(
-    num_cores: int, num_bound: int, env: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: num_cores)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(num_bound)), raising=False)
-    assert num_own_cores(env) == expected
-
-
 @pytest.mark.parametrize(("given", "expected"), [(0, 5), (3, 3), (9, 9)])
 def test_make_workers_makes_as_many_as_asked_for_or_cores(
     given: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "num_own_cores", lambda _: 5)
+    monkeypatch.setattr(images, "own_share", lambda _: Share(Cores(5), Cores(5)))
     param = text_format.Parse(f"dtrain_param {{ decode_threads: {given} }}", caffe_pb2.LayerParameter())
     assert make_workers(param).num_threads == expected

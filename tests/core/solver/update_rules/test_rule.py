@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
 from dtrain.core.solver.update_rules import UPDATE_RULES
-from dtrain.core.solver.update_rules.rule import Step, l2_norm
+from dtrain.core.solver.update_rules.rule import Step, l2_norm, sum_of_squares
 from dtrain.proto import caffe_pb2
 
 
@@ -32,6 +38,48 @@ def test_apply_leaves_in_diff_what_it_took_off(name: str) -> None:
         np.testing.assert_allclose(diff, before - data, rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", list(UPDATE_RULES))
+def test_apply_takes_the_diff_times_scale_for_the_gradient(name: str) -> None:
+    results = []
+    for scale in (1.0, 0.25):  # a power of 2, so that nothing is rounded
+        rule = UPDATE_RULES[name](caffe_pb2.SolverParameter(momentum=0.5, delta=0.125))
+        random = np.random.default_rng(0)
+        data, diff = random.standard_normal((2, 3, 4))
+        diff /= scale
+        history = [np.ones((3, 4)) for _ in range(rule.num_histories)]
+        rule.apply(data, diff, history, Step(0.5, 1, 0.25, scale))
+        results.append([data, diff, *history])
+    for whole, scaled in zip(*results, strict=True):
+        np.testing.assert_allclose(scaled, whole, rtol=1e-15)
+
+
+W, G = np.array([[2.0, -4.0], [0.0, 8.0]]), np.array([[1.0, 2.0], [-4.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("fields", "step", "times", "expected"),
+    [
+        ("", Step(1.0, 0), 1.0, G),
+        ("", Step(1.0, 0, scale=0.5), 1.0, 0.5 * G),
+        ("", Step(1.0, 0, decay=0.25), 1.0, G + 0.25 * W),
+        ("", Step(1.0, 0, decay=0.25, scale=0.5), 1.0, 0.5 * G + 0.25 * W),
+        ("", Step(1.0, 0, decay=0.25, scale=0.5), 8.0, 8 * (0.5 * G + 0.25 * W)),
+        ("", Step(1.0, 0, decay=0.25, scale=0.5), 2.0, 2 * (0.5 * G + 0.25 * W)),
+        ("", Step(1.0, 0, decay=0.25, scale=0.5), 0.0, 0 * G),
+        ("regularization_type: 'L1'", Step(1.0, 0, decay=0.25, scale=0.5), 1.0, 0.5 * G + 0.25 * np.sign(W)),
+        ("regularization_type: 'L1'", Step(1.0, 0, decay=0.25), 4.0, 4 * (G + 0.25 * np.sign(W))),
+    ],
+)
+def test_regularise_scales_adds_decay_and_multiplies(
+    fields: str, step: Step, times: float, expected: np.ndarray
+) -> None:
+    rule = UPDATE_RULES["SGD"](text_format.Parse(fields, caffe_pb2.SolverParameter()))
+    data, diff = W.copy(), G.copy()
+    rule.regularise(data, diff, step, times)
+    np.testing.assert_array_equal(diff, expected)
+    np.testing.assert_array_equal(data, W)
+
+
 def test_scratch_is_one_memory_that_grows_as_needed() -> None:
     rule = UPDATE_RULES["SGD"](caffe_pb2.SolverParameter())
     small, large = np.zeros((2, 3), np.float32), np.zeros(100, np.float32)
@@ -44,6 +92,38 @@ def test_scratch_is_one_memory_that_grows_as_needed() -> None:
     assert rule.scratch(large.astype(np.float64)).dtype == np.float64
 
 
+def test_scratch_of_another_thread_is_other_memory() -> None:
+    rule = UPDATE_RULES["SGD"](caffe_pb2.SolverParameter())
+    mine = rule.scratch(np.zeros(4))
+    with ThreadPoolExecutor(1) as thread:
+        assert not np.shares_memory(thread.submit(rule.scratch, np.zeros(4)).result(), mine)
+
+
 def test_l2_norm_is_the_root_of_the_sum_of_squares() -> None:
     assert l2_norm(np.array([[2.0, -4.0], [4.0, 8.0]], np.float32)) == 10
     assert l2_norm(np.array(-3.0)) == 3
+
+
+@pytest.mark.parametrize("count", [0, 1, 8192, 8193, 30_000])
+def test_sum_of_squares_of_numbers_from_1_is_their_pyramid(count: int) -> None:
+    assert sum_of_squares(np.arange(1.0, count + 1)) == count * (count + 1) * (2 * count + 1) // 6
+
+
+def test_sum_of_squares_is_the_same_whatever_threads_the_blas_has() -> None:
+    program = """
+import numpy as np
+from dtrain.core.solver.update_rules.rule import sum_of_squares
+print(sum_of_squares(np.random.default_rng(0).standard_normal(3_000_000, np.float32)).hex())
+"""
+    said = set()
+    for num_threads in ("1", "2", "3"):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"OPENBLAS_NUM_THREADS": num_threads, "MKL_NUM_THREADS": num_threads},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        said.add(done.stdout)
+    assert len(said) == 1

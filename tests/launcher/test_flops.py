@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dtrain.launcher.simulation.flops import count_flops
+from dtrain.launcher.flops import count_flops, count_multiply_adds
 from tests.launcher.simulation.nets import DATA, build, dims, inner_product, loss
 
 IMAGES = (2, 4, 9, 9)
@@ -72,3 +72,8 @@ def test_count_flops_of_splits_is_none(tmp_path: Path) -> None:
     splits = [k for k, layer in enumerate(net.layers) if layer.type == "Split"]
     assert splits
     assert {forward[k] + backward[k] for k in splits} == {0}
+
+
+def test_count_multiply_adds_of_a_net_are_products_of_matrices_alone(tmp_path: Path) -> None:
+    text = DATA.format(data=dims(8, 16), target=dims(8, 3)) + inner_product("a", "data", 3) + loss("a")
+    assert count_multiply_adds(build(tmp_path, text)[0]) == [0, 8 * 3 * 16, 0]

@@ -1,0 +1,152 @@
+"""Blobs of a net that share memory: what dies gives its bytes back, and what is written next takes them.
+
+    net ──> lifetimes ──> memory sharing ──> pool (core/memory_pool.py)
+
+For nets that nobody looks into: a solver's, in `dtrain train`. All nets of a rank can share one pool, since they run
+one after the other and leave nothing in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from dtrain.core.layers.layer import Layer
+from dtrain.core.layers.parts.reading import ReadingLayer
+from dtrain.core.layers.python import Python
+from dtrain.core.memory_pool import MemoryPool
+from dtrain.core.net.lifetimes import LayerUse, Lifetimes, Value, find_lifetimes
+from dtrain.core.net.net import Net
+from dtrain.core.tensor import Memory, Storage, Tensor
+from dtrain.proto import caffe_pb2
+
+
+def share_memory(nets: Sequence[Net]) -> MemoryPool:
+    """Let the blobs of `nets`, which run in turn, share the memory of one new pool from now on; return it.
+
+    Afterwards a blob can be read while a layer still needs it; later it is a UserError that names the blob. Outputs,
+    losses, tops of layers that write them once (Input, DummyData, Parameter), blobs of Python layers and those whose
+    array somebody holds stay as they are.
+    """
+    pool = MemoryPool()
+    for net in nets:
+        sharing = _Sharing(net, find_net_lifetimes(net), pool)
+        for calls, call in (
+            (net.callbacks.done_forward, sharing.after_forward),
+            (net.callbacks.done_backward, sharing.after_backward),
+        ):
+            calls[:] = [old for old in calls if not isinstance(getattr(old, "__self__", None), _Sharing)]
+            calls.append(call)
+    return pool
+
+
+def find_net_lifetimes(net: Net) -> Lifetimes:
+    """Return when the blobs of `net` die: in training after their last use in backward, in tests in forward."""
+    uses = []
+    for layer, needs, bottoms, tops in zip(
+        net.layers, net.needs, net.bottom_names, net.top_names, strict=True
+    ):
+        reads = layer.backward_reads_bottoms, layer.backward_reads_tops
+        uses.append(LayerUse(tuple(bottoms), tuple(tops), needs.layer, tuple(needs.bottoms), *reads))
+    return find_lifetimes(uses, _kept(net), _shared(net), trains=net.phase == caffe_pb2.TRAIN)
+
+
+class _Sharing:
+    """Gives back the memory of one net's values as they die."""
+
+    def __init__(self, net: Net, lifetimes: Lifetimes, pool: MemoryPool) -> None:
+        tensors = {value: _tensor(net, value) for value in lifetimes.values}
+        for storage in {id(tensor.storage): tensor.storage for tensor in tensors.values()}.values():
+            storage.borrow_from(pool)
+        self._dead_after_forward, self._dead_after_backward = (
+            [[(tensors[value], str(value)) for value in step] for step in steps]
+            for steps in (lifetimes.after_forward, lifetimes.after_backward)
+        )
+        self._weights = [_Weights(net, i, pool) for i in range(len(net.layers))]
+        self._touched: list[list[Tensor]] = []
+        for bottoms, tops in zip(net.bottom_names, net.top_names, strict=True):
+            names = dict.fromkeys((*bottoms, *tops))
+            values = [Value(name, is_diff) for name in names for is_diff in (False, True)]
+            self._touched.append([tensors[value] for value in values if value in tensors])
+
+    def after_forward(self, i: int) -> None:
+        """Give back what nobody reads any more once layer i has run forward."""
+        self._give_back(i, self._dead_after_forward[i])
+        self._weights[i].after_forward()
+
+    def after_backward(self, i: int) -> None:
+        """Give back what nobody reads any more once layer i has run backward."""
+        self._give_back(i, self._dead_after_backward[i])
+        self._weights[i].after_backward()
+
+    def _give_back(self, i: int, dead: Sequence[tuple[Tensor, str]]) -> None:
+        for tensor, title in dead:
+            tensor.storage.give_back(title)
+        for tensor in self._touched[i]:
+            tensor.storage.drop_void()  # layouts of values that have been written over
+
+
+class _Weights:
+    """The layouts of what layer i of a net learns: copies that the update makes void.
+
+    Until then a copy is kept from forward to backward if backward reads that layout too, which its first run shows.
+    """
+
+    def __init__(self, net: Net, i: int, pool: MemoryPool) -> None:
+        learns = net.phase == caffe_pb2.TRAIN and any(net.needs[i].params)
+        self._storages = [blob.data_tensor.storage for blob in net.layers[i].blobs] if learns else []
+        self._read: list[Collection[Memory]] = [()] * len(self._storages)
+        for storage in self._storages:
+            storage.drop_layouts()
+            storage.pool = pool
+
+    def after_forward(self) -> None:
+        """Drop the copies that backward will not read."""
+        for storage, read in zip(self._storages, self._read, strict=True):
+            storage.drop_layouts(read)
+
+    def after_backward(self) -> None:
+        """Drop all copies."""
+        for k, storage in enumerate(self._storages):
+            self._read[k] = self._read[k] or frozenset(storage.copies)
+            storage.drop_layouts()
+
+
+def _tensor(net: Net, value: Value) -> Tensor:
+    blob = net.blobs[value.blob]
+    return blob.diff_tensor if value.is_diff else blob.data_tensor
+
+
+def _kept(net: Net) -> set[str]:
+    """Return the blobs that must not lose their values."""
+    kept = {*net.outputs, *(name for name, weight in net.blob_loss_weights.items() if weight)}
+    for layer, bottoms, tops in zip(net.layers, net.bottom_names, net.top_names, strict=True):
+        if isinstance(layer, Python):
+            kept.update(bottoms, tops)
+        elif not bottoms and not isinstance(layer, ReadingLayer):
+            kept.update(tops)
+    params = {id(param.blob.data_tensor.storage) for param in net.learnable_params}
+    for name, blob in net.blobs.items():
+        storages = blob.data_tensor.storage, blob.diff_tensor.storage
+        if any(storage.is_shown or id(storage) in params for storage in storages):
+            kept.add(name)
+    return kept
+
+
+def _shared(net: Net) -> list[list[Value]]:
+    """Return the values that are in one memory, and the diffs that may be once backward has run."""
+    by_storage: dict[int, list[Value]] = {}
+    for name in net.blobs:
+        for value in (Value(name), Value(name, True)):
+            storage: Storage = _tensor(net, value).storage
+            by_storage.setdefault(id(storage), []).append(value)
+    diffs = [
+        [Value(name, True) for name in (*bottoms, *tops)]
+        for layer, bottoms, tops in zip(net.layers, net.bottom_names, net.top_names, strict=True)
+        if may_share_diffs(layer, len(bottoms), len(tops))
+    ]
+    return [values for values in by_storage.values() if len(values) > 1] + diffs
+
+
+def may_share_diffs(layer: Layer, num_bottoms: int, num_tops: int) -> bool:
+    """Return whether a layer's bottom may have the diff of its top for its own: those that only show a blob do so."""
+    return layer.shares_diffs and num_bottoms == num_tops == 1

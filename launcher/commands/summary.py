@@ -1,0 +1,97 @@
+"""``dtrain summary FILE``: the layers of a net, or of a solver's net, with what they compute and take."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import textwrap
+from collections.abc import Mapping
+
+from dtrain.core.engines import create_engine
+from dtrain.core.errors import UserError
+from dtrain.core.graph.net_recipe import NetRecipe, read_net
+from dtrain.core.net.arena import Arena
+from dtrain.core.net.building import build_net
+from dtrain.core.net.net import Net
+from dtrain.core.solver.extra_values import NUM_EXTRA
+from dtrain.core.solver.recipe import read_recipe
+from dtrain.data.sampler import Shard
+from dtrain.launcher.arguments import (
+    add_engine_options,
+    add_state_options,
+    chosen_precision,
+    refuse_gpu,
+    split_list,
+)
+from dtrain.launcher.commands.check import is_net_file
+from dtrain.launcher.job import open_console
+from dtrain.launcher.net_summary import net_summary
+from dtrain.launcher.simulation.memory import count_memory
+from dtrain.launcher.synthetic import add_synthetic_option, make_up, warn_of_made_up
+from dtrain.launcher.table import WIDTH
+from dtrain.proto import caffe_pb2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument("file", metavar="FILE", help="a solver's or a net's prototxt file")
+    parser.add_argument(
+        "--phase", choices=caffe_pb2.Phase.keys(), default="TRAIN", help="TRAIN or TEST (default: TRAIN)"
+    )
+    add_state_options(parser)
+    add_engine_options(parser)
+    add_synthetic_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build the net on this process alone and print its table; for a net that learns, what training it takes."""
+    refuse_gpu(args)
+    open_console(os.environ)
+    warn_of_made_up(args.synthetic)
+    solver, recipe = read(args)
+    engine = create_engine(args.engine, caffe_pb2.Precision.Name(solver.dtrain_param.precision))
+    net = build_net(make_up(recipe, args.synthetic), engine, Shard(0, 1))
+    title = f'{args.phase} net "{net.name}" ({net.recipe.document.path}), engine {engine.name}'
+    print("\n".join([title, *net_summary(net), *training_lines(net, solver)]))
+    net.close()
+    return 0
+
+
+def read(args: argparse.Namespace) -> tuple[caffe_pb2.SolverParameter, NetRecipe]:
+    """Return the solver, Caffe's defaults for a net's file, and the net of the phase that `args` ask for.
+
+    Raises UserError for mistakes in the files, and for a solver without a net of that phase.
+    """
+    stages, phase, precision = (
+        split_list(args.stage),
+        caffe_pb2.Phase.Value(args.phase),
+        chosen_precision(args),
+    )
+    if is_net_file(args.file):
+        solver = caffe_pb2.SolverParameter()
+        if precision:
+            solver.dtrain_param.precision = caffe_pb2.Precision.Value(precision)  # type: ignore[assignment]
+        return solver, read_net(args.file, phase, level=args.level or 0, stages=stages)
+    recipe = read_recipe(args.file, level=args.level, stages=stages, precision=precision)
+    if phase == caffe_pb2.TRAIN:
+        return recipe.solver, recipe.train
+    if not recipe.tests:
+        raise UserError(f"{args.file}: --phase TEST: the solver must have a test net, got none")
+    return recipe.solver, recipe.tests[0]
+
+
+def training_lines(net: Net, solver: caffe_pb2.SolverParameter) -> list[str]:
+    """Return the lines on what a rank takes that trains `net` by `solver`; none for a net without a loss."""
+    if net.phase != caffe_pb2.TRAIN or not any(any(weights) for weights in net.loss_weights):
+        return []
+    net.fuse()  # as training does
+    arena = Arena(net.param_table.with_gradients, NUM_EXTRA)
+    return memory_lines(count_memory(net, arena, solver), solver.type)
+
+
+def memory_lines(num_bytes: Mapping[str, int], solver_type: str) -> list[str]:
+    """Return the lines on a rank's memory: the sum, and its parts by name, as many as fit on each line."""
+    title = f"  memory of a rank in training ({solver_type}): {sum(num_bytes.values()) / 1e6:,.1f} MB"
+    parts = ", ".join(f"{name} {size / 1e6:,.1f}" for name, size in num_bytes.items() if size)
+    indent = "    "
+    return [title, *textwrap.wrap(parts, WIDTH, initial_indent=indent, subsequent_indent=indent)]

@@ -28,7 +28,8 @@ class Iteration:
         """The share of the communication that the iteration is not longer for; 1 where there is none."""
         if not self.communication_s:
             return 1.0
-        return max(0.0, 1.0 - (self.total_s - self.alone_s) / self.communication_s)
+        share = 1.0 - (self.total_s - self.alone_s) / self.communication_s
+        return min(1.0, max(0.0, share))  # times are rounded
 
 
 def simulate(

@@ -9,6 +9,7 @@ import pytest
 from dtrain.core.errors import UserError
 from dtrain.core.pycaffe.uncaught import end_all_when_uncaught
 from dtrain.dist.communicator import Communicator
+from dtrain.dist.errors import EXIT_CLUSTER
 from dtrain.dist.single import SingleCommunicator
 from dtrain.dist.threads import run_ranks
 from tests.conftest import Mpirun
@@ -23,9 +24,9 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize(("error", "exit_code"), [(UserError("net.prototxt: no"), 2), (KeyError("x"), 3)])
+@pytest.mark.parametrize("error", [UserError("net.prototxt: no"), KeyError("x")])
 def test_uncaught_exception_is_printed_and_ends_all_ranks(
-    printed: list[Any], monkeypatch: pytest.MonkeyPatch, error: Exception, exit_code: int
+    printed: list[Any], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     aborted: list[int] = []
 
@@ -38,7 +39,7 @@ def test_uncaught_exception_is_printed_and_ends_all_ranks(
 
     run_ranks(2, body)
     assert printed == [error]
-    assert aborted == [exit_code]
+    assert aborted == [EXIT_CLUSTER]
 
 
 def test_uncaught_exception_of_a_lone_rank_is_left_to_python() -> None:

@@ -12,9 +12,11 @@ from dtrain.dist.cores import own_share
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # OpenMP's threads spin for milliseconds while they wait, on cores that the BLAS's threads, those that read and
-# whoever else is on the machine could compute on; passive ones sleep. Who has set one of these has chosen.
+# whoever else is on the machine could compute on. Those that spin for some microseconds and then sleep lose nothing on an
+# idle machine (LeNet on 2 threads: 8.6 ms an iteration, 8.8 spinning, 10.6 asleep at once) and little on a busy one (27 ms,
+# 199, 25). Who has set one of these has chosen.
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-_PASSIVE = {"OMP_WAIT_POLICY": "passive"}
+_BRIEFLY = {"GOMP_SPINCOUNT": "1000"}
 _MARK = "DTRAIN_SET"  # names the variables that dtrain has set
 
 
@@ -30,7 +32,7 @@ def thread_settings(environment: Mapping[str, str], num_threads: int) -> dict[st
     value = users.get("OMP_NUM_THREADS", str(num_threads))
     settings = {name: value for name in THREAD_VARIABLES if name not in users}
     if not any(name in users for name in _WAITING):
-        settings |= _PASSIVE
+        settings |= _BRIEFLY
     return {**settings, _MARK: ",".join(settings)}
 
 

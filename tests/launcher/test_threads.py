@@ -41,9 +41,9 @@ def test_thread_settings_in_a_child_of_dtrain_are_made_anew() -> None:
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({}, "passive"),
-        ({"OMP_NUM_THREADS": "5"}, "passive"),
-        ({"OMP_WAIT_POLICY": "passive", "DTRAIN_SET": "OMP_WAIT_POLICY"}, "passive"),
+        ({}, "1000"),
+        ({"OMP_NUM_THREADS": "5"}, "1000"),
+        ({"GOMP_SPINCOUNT": "1000", "DTRAIN_SET": "GOMP_SPINCOUNT"}, "1000"),
         ({"OMP_WAIT_POLICY": "active"}, None),
         ({"GOMP_SPINCOUNT": "1000"}, None),
         ({"KMP_BLOCKTIME": "1"}, None),
@@ -52,7 +52,7 @@ def test_thread_settings_in_a_child_of_dtrain_are_made_anew() -> None:
 def test_thread_settings_let_waiting_threads_sleep_unless_the_user_has_chosen(
     environment: dict[str, str], expected: str | None
 ) -> None:
-    assert thread_settings(environment, 3).get("OMP_WAIT_POLICY") == expected
+    assert thread_settings(environment, 3).get("GOMP_SPINCOUNT") == expected
 
 
 def test_set_num_threads_for_one_of_many_ranks_sets_one() -> None:
@@ -66,5 +66,5 @@ def test_describe_threads_says_what_was_chosen_and_why_and_what_is_the_user_s() 
     set_num_threads(environment)
     assert describe_threads(environment) == (
         f"{own_share(environment)}; "
-        "OMP_NUM_THREADS=1, OPENBLAS_NUM_THREADS=5 (set by the user), MKL_NUM_THREADS=1, OMP_WAIT_POLICY=passive"
+        "OMP_NUM_THREADS=1, OPENBLAS_NUM_THREADS=5 (set by the user), MKL_NUM_THREADS=1, GOMP_SPINCOUNT=1000"
     )

@@ -11,9 +11,9 @@ from collections.abc import Mapping, MutableMapping
 from dtrain.dist.cores import own_share
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-# OpenMP's threads spin for milliseconds while they wait, on cores that the BLAS's threads, those that read and whoever
-# else is on the machine could compute on. Those that spin for microseconds and then sleep lose nothing on an idle
-# machine (LeNet on 2 threads: 8.6 ms an iteration; 8.8 spinning on, 10.6 asleep at once) and little on a busy one
+# OpenMP's threads spin for milliseconds while they wait, on cores that the BLAS's threads, those that read and
+# others on the machine could compute on. Those that spin for microseconds and then sleep lose nothing on an idle
+# machine (LeNet on 2 threads: 8.6 ms an iteration; 8.8 spinning on, 10.6 asleep at once), little on a busy one
 # (27 ms; 199, 25). Who has set one of these has chosen.
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 _BRIEFLY = {"GOMP_SPINCOUNT": "1000"}

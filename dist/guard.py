@@ -7,7 +7,7 @@ and the writing of snapshots, run under this guard. A failure outside of it is f
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 from dtrain.dist.communicator import Communicator
@@ -57,7 +57,7 @@ def together(communicator: Communicator, action: Callable[[], T], catch: tuple[t
             took the step: then their hosts differ, one lacks the data for instance. On failing ranks the
             rank's own exception is the cause.
     """
-    return _share_failure(communicator, action, catch, range(communicator.world_size))
+    return _share_failure(communicator, action, catch, communicator.world_size)
 
 
 def on_rank_0(
@@ -67,20 +67,16 @@ def on_rank_0(
 
     catch and Raises: as `together` has them, but that rank 0's exit code is the job's.
     """
-    return _share_failure(communicator, action if communicator.rank == 0 else _nothing, catch, [0])
-
-
-def _nothing() -> None:
-    pass
+    return _share_failure(communicator, lambda: action() if communicator.rank == 0 else None, catch, 1)
 
 
 def _share_failure(
     communicator: Communicator,
     action: Callable[[], T],
     catch: tuple[type[Exception], ...],
-    actors: Sequence[int],
+    num_actors: int,
 ) -> T:
-    """Run `action`; raise AgreedFailure on all ranks if it failed on any. actors: the ranks that have work in it."""
+    """Run `action`; raise AgreedFailure on all ranks if it failed on any. num_actors: how many have work in it."""
     if communicator.world_size == 1:
         return action()
     own: Exception | None = None
@@ -88,11 +84,11 @@ def _share_failure(
         result = action()
     except catch as error:
         own = error
-    _raise_if_any_failed(communicator, own, actors)  # always, if this rank failed
+    _raise_if_any_failed(communicator, own, num_actors)  # always, if this rank failed
     return result
 
 
-def _raise_if_any_failed(communicator: Communicator, own: Exception | None, actors: Sequence[int]) -> None:
+def _raise_if_any_failed(communicator: Communicator, own: Exception | None, num_actors: int) -> None:
     # The exit code as one character in front of the text; nothing at all means success. A file's name in the
     # text may hold what is no UTF-8.
     message = _OK if own is None else (chr(exit_code_of(own)) + _text(own)).encode(errors="backslashreplace")
@@ -100,7 +96,7 @@ def _raise_if_any_failed(communicator: Communicator, own: Exception | None, acto
     failed = {rank: answer for rank, answer in enumerate(answers) if answer}
     if failed:
         texts = {rank: answer[1:] for rank, answer in failed.items()}
-        alike = len(failed) == len(actors)
+        alike = len(failed) == num_actors
         exit_code = ord(next(iter(failed.values()))[0]) if alike else EXIT_CLUSTER
         raise AgreedFailure(*merge_texts(communicator.topology, texts), exit_code=exit_code) from own
 

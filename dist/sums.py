@@ -36,6 +36,11 @@ def sum_in_order(parts: Sequence[Array], out: Array) -> None:
             np.add(out, part, out=out)
 
 
+def slice_start(num_elements: int, world_size: int, rank: int) -> int:
+    """Return where the slice of `rank` starts in (num_elements,); at its end for rank = world_size."""
+    return num_elements * rank // world_size
+
+
 def slice_bounds(num_elements: int, world_size: int) -> list[int]:
     """Return where the slice of each rank starts in (num_elements,), and at last num_elements."""
-    return [num_elements * rank // world_size for rank in range(world_size + 1)]
+    return [slice_start(num_elements, world_size, rank) for rank in range(world_size + 1)]

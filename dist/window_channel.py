@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 
 from dtrain.dist.communicator import Array
-from dtrain.dist.sums import slice_bounds, sum_in_order
+from dtrain.dist.sums import slice_bounds, slice_start, sum_in_order
 from dtrain.dist.waiting import Steps
 from dtrain.dist.window_memory import NOWHERE, WindowMemory
 
@@ -207,7 +207,8 @@ class WindowChannel:
         return [buffer[: piece.nbytes].view(piece.dtype) for buffer in self._buffers[self._num_pieces % 3]]
 
     def _own_slice(self, flat: Array) -> tuple[int, int]:
-        return flat.size * self._rank // self._num_ranks, flat.size * (self._rank + 1) // self._num_ranks
+        size, num_ranks, rank = flat.size, self._num_ranks, self._rank
+        return slice_start(size, num_ranks, rank), slice_start(size, num_ranks, rank + 1)
 
 
 def _cut(part: Array, first: int, size: int, number: int) -> Array:

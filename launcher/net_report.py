@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from dtrain.core.layers.parts.reading import ReadingLayer
 from dtrain.core.net.net import Net
+from dtrain.launcher.table import table_lines
 from dtrain.proto import caffe_pb2
 
 _FLOAT_BYTES = 4
@@ -47,12 +48,7 @@ def shape_text(shape: Sequence[int]) -> str:
 
 def align(rows: Sequence[tuple[str, str, str, str]]) -> list[str]:
     """Return the rows as a table: columns padded to their widest cell, the last one to the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        *texts, number = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append("  " + "  ".join([*texts, number.strip().rjust(widths[-1])]).rstrip())
-    return lines
+    return table_lines(rows, num_texts=3, width=0)
 
 
 def memory_line(net: Net) -> str:

@@ -14,10 +14,10 @@ def table_lines(rows: Sequence[Sequence[str]], num_texts: int, width: int = WIDT
     """Return the rows with their columns padded to one width: the first `num_texts` hold texts, the others numbers.
 
     Texts that would make lines longer than `width` are cut in their middle, where names differ least, those of the
-    widest column first.
+    widest column first; with width 0 none are.
     """
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    while sum(widths) + len(_MARGIN) * len(widths) > width:
+    while width and sum(widths) + len(_MARGIN) * len(widths) > width:
         widest = max(range(num_texts), key=lambda column: widths[column])
         if widths[widest] <= _SHORTEST:
             break

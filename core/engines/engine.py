@@ -49,14 +49,11 @@ class Engine(ABC):
 
     def create(self, spec: Any) -> Any:
         """Return the object that carries out `spec` (one of operations.py, whose protocols say how)."""
-        factory = self.operations.get(type(spec))
-        kind = type(spec).__name__.removesuffix("Spec")
-        if factory is not None:
-            try:
-                return factory(spec, self)
-            except NotOffered as limits:
-                kind = " ".join([kind, *limits.args])
-        return self.ask_fallback(spec, kind)
+        try:
+            return self.create_own(spec)
+        except NotOffered as limits:
+            kind = type(spec).__name__.removesuffix("Spec")
+            return self.ask_fallback(spec, " ".join([kind, *limits.args]))
 
     def create_own(self, spec: Any) -> Any:
         """Return the object that carries out `spec`; raise NotOffered if this engine itself has none."""

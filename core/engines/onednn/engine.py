@@ -73,12 +73,11 @@ class OneDnnEngine(Engine):
 
     def create(self, spec: Any) -> Any:
         """Return the object that carries out `spec`; of a batch without values the reference engine takes care."""
-        is_empty = any(0 in shape for shape in _shapes(spec))
-        return self.fallback.create(spec) if is_empty else super().create(spec)
+        return self.fallback.create(spec) if _is_empty(spec) else super().create(spec)
 
     def create_own(self, spec: Any) -> Any:
         """Return the object that carries out `spec`; raise NotOffered if there is none, or no value."""
-        if any(0 in shape for shape in _shapes(spec)):
+        if _is_empty(spec):
             raise NotOffered
         return super().create_own(spec)
 
@@ -119,6 +118,10 @@ class OneDnnEngine(Engine):
 @cache
 def _bind() -> Binding:
     return Binding(load_library(os.environ))
+
+
+def _is_empty(spec: Any) -> bool:
+    return any(0 in shape for shape in _shapes(spec))
 
 
 def _shapes(spec: Any) -> list[op.Shape]:

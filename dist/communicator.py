@@ -26,6 +26,7 @@ Array = NDArray[Any]
 BFLOAT16 = np.dtype(bfloat16)
 HALVES = (np.dtype("float16"), BFLOAT16)  # summed in float32
 DTYPES = (*HALVES, *(np.dtype(name) for name in ("float32", "float64", "int64", "uint8")))
+_KNOWN_DTYPES = frozenset(DTYPES)
 
 
 class Communicator(ABC):
@@ -206,7 +207,7 @@ def check_array(array: Array, writes: bool) -> None:
     """Raise TypeError or ValueError unless `array` is one that communicators take (see Communicator)."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"communicator: array must be a numpy array, got {type(array).__name__}")
-    if array.dtype not in DTYPES:
+    if array.dtype not in _KNOWN_DTYPES:
         known = ", ".join(dtype.name for dtype in DTYPES)
         raise TypeError(f"communicator: dtype must be one of {known}, got {array.dtype}")
     flags = array.flags

@@ -11,13 +11,10 @@ exchange messages (an MPI communicator, a channel of shared memory), and begin w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator, Sequence
 
 from dtrain.dist.reduction import Reduction
 from dtrain.dist.waiting import Steps, pause, wait_until
-
-T = TypeVar("T")
 
 Piece = Sequence[Steps]  # one Steps per stage
 
@@ -68,15 +65,10 @@ class Pipeline:
         """Wait for all that were started."""
         wait_until(self.move_on, lambda: self.is_empty)
 
-    def run(self, steps: Generator[bool, None, T]) -> T:
-        """Go through `steps` to their end while the reductions of this pipeline move on; return what they do."""
+    def run(self, steps: Steps) -> None:
+        """Go through `steps` to their end while the reductions of this pipeline move on."""
         num_looks = 0
-        while True:
-            try:
-                moved = next(steps)
-            except StopIteration as end:
-                result: T = end.value
-                return result
+        for moved in steps:
             num_looks = 0 if self.move_on() or moved else num_looks + 1
             pause(num_looks)
 

@@ -14,8 +14,7 @@ from collections.abc import Callable, Generator
 # whether it has moved on since it last did.
 Steps = Generator[bool, None, None]
 
-# What comes at all soon comes within these looks, some microseconds.
-NUM_SPINS = 20
+NUM_SPINS = 2  # looks without a pause; each takes a microsecond or more
 # Then the core is offered to others before each look: to ranks beyond the number of cores, the reader's threads. That
 # takes half a microsecond where nobody wants it.
 NUM_YIELDS = 1000

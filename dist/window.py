@@ -19,6 +19,7 @@ from dtrain.dist.memory import aligned_zeros
 from dtrain.dist.mpi import MpiCommunicator
 from dtrain.dist.pipeline import Pipeline
 from dtrain.dist.reduction import Reduction
+from dtrain.dist.waiting import Steps
 from dtrain.dist.window_channel import PART_BYTES, WindowChannel
 from dtrain.dist.window_memory import WindowError, WindowMemory
 
@@ -45,7 +46,7 @@ class Window:
 
     def __init__(self, mpi: ModuleType, comm: Any, num_channels: int) -> None:
         self._comm = comm
-        self._fence = Fence(mpi, platform.machine() not in ORDERED_MACHINES)
+        self._fence = None if platform.machine() in ORDERED_MACHINES else Fence(mpi)
         self._arenas: list[WindowMemory] = []
         memory = WindowMemory(comm, PART_BYTES * num_channels)
         self._kept = memory.take()
@@ -77,7 +78,8 @@ class Window:
     def close(self) -> None:
         """Let go of the memory; arenas stay as long as arrays look into them."""
         self.channels = []
-        self._fence.close()
+        if self._fence is not None:
+            self._fence.close()
 
 
 class Fence:
@@ -86,21 +88,17 @@ class Fence:
     MPI has such a fence for windows of its own; it needs one to call it on.
     """
 
-    def __init__(self, mpi: ModuleType, is_needed: bool) -> None:
-        self._window: Any = None
-        if is_needed:
-            self._window = mpi.Win.Create(None, comm=mpi.COMM_SELF)
-            self._window.Lock_all()
+    def __init__(self, mpi: ModuleType) -> None:
+        self._window: Any = mpi.Win.Create(None, comm=mpi.COMM_SELF)
+        self._window.Lock_all()
 
     def __call__(self) -> None:
-        if self._window is not None:
-            self._window.Sync()
+        self._window.Sync()
 
     def close(self) -> None:
         """Give the window back."""
-        if self._window is not None:
-            self._window.Unlock_all()
-            self._window.Free()
+        self._window.Unlock_all()
+        self._window.Free()
 
 
 class WindowCommunicator(Communicator):
@@ -143,12 +141,15 @@ class WindowCommunicator(Communicator):
         return self._started.start(iter([[self._reductions.all_reduce(array)]]))
 
     def _all_reduce(self, array: Array) -> None:
-        if not self._base.any_order_will_do(array):
-            self._started.run(self._calls.all_reduce(array))
-        elif not self._started.run(self._calls.all_reduce_quickly(array)):
+        self._started.run(self._calls.all_reduce(array, self._all_reduce_elsewhere))
+
+    def _all_reduce_elsewhere(self, array: Array) -> Steps:
+        if self._base.any_order_will_do(array):
             # MPI can let one process read the memory of another, which takes fewer copies than buffers do.
             self._started.finish()
             self._base.all_reduce(array)
+        else:
+            yield from self._calls.all_reduce_by_pieces(array)
 
     def _broadcast(self, array: Array, root: int) -> None:
         self._started.run(self._calls.broadcast(array, root))

@@ -7,30 +7,35 @@ Each rank counts the meetings that it has come to, and goes on when all have com
 meetings a rank writes only what no other reads or writes:
 
 - what lies at the same place of an arena on all ranks is summed where it is: each rank sums its slice;
-- a few bytes are copied to a slot; when all have come, each rank sums them all. There are two slots, used in
-  turn: who comes to the next meeting has finished reading the slot of this one;
+- a few bytes that lie elsewhere are copied to a slot; when all have come, each rank sums them all. There are two
+  slots, used in turn: who comes to the next meeting has finished reading the slot of this one. It is the same with
+  the words in which ranks say where their arrays lie;
 - anything else is copied to buffers in pieces. Of three buffers in turn, one is filled, one is summed, and from
   one the sums are copied back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 
 from dtrain.dist.communicator import Array
 from dtrain.dist.sums import slice_bounds, slice_start, sum_in_order
 from dtrain.dist.waiting import Steps
 from dtrain.dist.window_memory import NOWHERE, WindowMemory
+from dtrain.dist.window_plan import Plan, plan_of
 
 SLOT_BYTES = 2**15  # for more than this a second meeting costs less than summing all of it on each rank
-BLOCK_BYTES = 2**18  # of each addend: the sum stays in the cache until all have it
 BUFFER_BYTES = 2**20  # stays in the cache on its way
 LINE_BYTES = 64  # what one rank writes and others look at has a cache line of its own
 PART_BYTES = LINE_BYTES + 2 * SLOT_BYTES + 3 * BUFFER_BYTES
 
-# The words of a rank's line: its number of meetings; where the array that it brings lies.
-MEETINGS, PLACE = 0, 1
-ARENA_STEP = 2**48  # more than an arena can hold
+# The words of a rank's line: its number of meetings; where the array lies that it brings to the next, two in turn.
+MEETINGS, PLACES = 0, (1, 2)
+
+# Ranks that work at the same speed come to a meeting within these looks, some microseconds; a core that is offered to
+# others sooner may be gone for a millisecond. Where ranks outnumber the cores, one may need the core that looks.
+NUM_LOOKS = 100
 
 
 class WindowChannel:
@@ -40,7 +45,8 @@ class WindowChannel:
         rank: this one's number among the ranks of the host.
         parts: for each rank its part of common memory, PART_BYTES of zeros.
         arenas: memories in which arrays may lie, alike on all ranks; the list may grow.
-        fence: keeps what was read and written before it from being seen after what is done behind it.
+        fence: keeps what was read and written before it from being seen after what is done behind it; None where
+            the machine does so.
     """
 
     def __init__(
@@ -48,50 +54,53 @@ class WindowChannel:
         rank: int,
         parts: Sequence[Array],
         arenas: Sequence[WindowMemory],
-        fence: Callable[[], object],
+        fence: Callable[[], object] | None,
     ) -> None:
         self._rank = rank
         self._num_ranks = len(parts)
-        self._lines = [part[:LINE_BYTES].data.cast("q") for part in parts]
+        lines = [part[:LINE_BYTES].data.cast("q") for part in parts]
+        self._own_line, self._other_lines = lines[rank], lines[:rank] + lines[rank + 1 :]
         self._slots = [[_cut(part, LINE_BYTES, SLOT_BYTES, k) for part in parts] for k in range(2)]
         first = LINE_BYTES + 2 * SLOT_BYTES
         self._buffers = [[_cut(part, first, BUFFER_BYTES, k) for part in parts] for k in range(3)]
         self._arenas = arenas
         self._fence = fence
-        self._num_meetings = self._num_slots = self._num_pieces = 0
+        self._num_looks = NUM_LOOKS if self._num_ranks <= (os.cpu_count() or 1) else 0
+        self._num_meetings = self._num_pieces = 0
+        self._place_word = PLACES[0]
 
-    def all_reduce(self, array: Array) -> Steps:
-        """Sum `array` over the ranks of the host, in their order, in place."""
-        flat = array.reshape(-1)
-        if not (yield from self.all_reduce_quickly(flat)):
-            yield from self._sum_pieces(flat, is_wanted=True)
+    def all_reduce(self, array: Array, elsewhere: Callable[[Array], Steps] | None = None) -> Steps:
+        """Sum `array` over the ranks of the host, in their order, in place.
 
-    def all_reduce_quickly(self, array: Array) -> Generator[bool, None, bool]:
-        """Do the same if it takes no passing through buffers; return whether it is done, on all ranks alike."""
-        return self._sum_quickly(array.reshape(-1), is_wanted=True, to_all=True)
+        elsewhere: what to do on all ranks with an array that lies in no arena and is too large for a slot, instead
+            of letting it pass through buffers.
+        """
+        return self._sum(array, True, True, elsewhere or self.all_reduce_by_pieces)
+
+    def all_reduce_by_pieces(self, array: Array) -> Steps:
+        """Do the same through buffers, wherever `array` lies."""
+        return self._sum_pieces(array, is_wanted=True)
 
     def reduce(self, array: Array) -> Steps:
         """Do the same on rank 0 of the host; on other ranks `array` may be overwritten by anything."""
-        flat, is_wanted = array.reshape(-1), self._rank == 0
-        if not (yield from self._sum_quickly(flat, is_wanted, to_all=False)):
-            yield from self._sum_pieces(flat, is_wanted)
+        is_wanted = self._rank == 0
+        return self._sum(array, is_wanted, False, lambda array: self._sum_pieces(array, is_wanted))
 
-    def _sum_quickly(self, flat: Array, is_wanted: bool, to_all: bool) -> Generator[bool, None, bool]:
-        if self._num_ranks == 1 or not flat.size:
-            return True
-        if flat.nbytes <= SLOT_BYTES:
-            slots = self._next_slots(flat)
-            slots[self._rank][...] = flat
-            yield from self._meet()
-            if is_wanted:
-                sum_in_order(slots, flat)
-            return True
-        place = yield from self._common_place(flat)
-        if place is None:
-            return False
-        self._sum_slice_in_place(*place, flat, to_all)
+    def _sum(self, array: Array, is_wanted: bool, to_all: bool, elsewhere: Callable[[Array], Steps]) -> Steps:
+        if self._num_ranks == 1 or not array.size:
+            return
+        plan = self._bring(array)
+        slots = self._fill_slot(array) if plan is None and array.nbytes <= SLOT_BYTES else None
         yield from self._meet()
-        return True
+        if not self._have_brought_the_same(plan):
+            yield from elsewhere(array)
+        elif plan is not None:
+            plan.sum_slice(to_all)
+            yield from self._meet()
+        elif slots is None:
+            yield from elsewhere(array)
+        elif is_wanted:
+            sum_in_order(slots, array.reshape(-1))
 
     def broadcast(self, array: Array, root: int) -> Steps:
         """Overwrite `array` with what it holds on rank `root` of the host."""
@@ -101,61 +110,56 @@ class WindowChannel:
         if flat.nbytes <= SLOT_BYTES:
             yield from self._copy(flat, self._next_slots(flat)[root], root)
             return
-        place = yield from self._common_place(flat)
-        if place is None:
+        plan = self._bring(flat)
+        yield from self._meet()
+        if plan is None or not self._have_brought_the_same(plan):
             for piece in _pieces(flat):
                 yield from self._copy(piece, self._next_buffers(piece)[root], root)
         else:
             if self._rank != root:
-                arena, start = place
-                flat[...] = arena.part(root, start, flat.size, flat.dtype)
+                flat[...] = plan.rows[root]
             yield from self._meet()
 
-    def _meet(self) -> Steps:
-        """Come to the next meeting; end when all have come."""
+    def _meet(self) -> Iterable[bool]:
+        """Come to the next meeting; return what ends when all have come."""
         count = self._num_meetings = self._num_meetings + 1
-        self._fence()
-        self._lines[self._rank][MEETINGS] = count
+        if self._fence is not None:
+            self._fence()
+        self._own_line[MEETINGS] = count
+        looks_left = self._num_looks
+        for line in self._other_lines:
+            while line[MEETINGS] < count:
+                if not looks_left:
+                    return self._wait_for_others(count)
+                looks_left -= 1
+        return () if self._fence is None else self._wait_for_others(count)
+
+    def _wait_for_others(self, count: int) -> Steps:
         moved = True
-        for line in self._lines:
+        for line in self._other_lines:
             while line[MEETINGS] < count:
                 yield moved
                 moved = False
-        self._fence()
+        if self._fence is not None:
+            self._fence()
 
-    def _common_place(self, flat: Array) -> Generator[bool, None, tuple[WindowMemory, int] | None]:
-        """Return the arena and the byte of a part of it where `flat` lies on all ranks, None if there is no such."""
-        own = self._lines[self._rank][PLACE] = self._place_of(flat)
-        yield from self._meet()
-        if own == NOWHERE:
-            return None
-        for line in self._lines:
-            if line[PLACE] != own:
-                return None
-        number, start = divmod(own, ARENA_STEP)
-        return self._arenas[number], start
+    def _bring(self, array: Array) -> Plan | None:
+        """Let the others see at the next meeting where `array` lies; return its plan if that is in an arena."""
+        plan = plan_of(array, self._arenas, self._rank)
+        self._place_word = PLACES[self._num_meetings % 2]
+        self._own_line[self._place_word] = NOWHERE if plan is None else plan.place
+        return plan
 
-    def _place_of(self, flat: Array) -> int:
-        for number, arena in enumerate(self._arenas):
-            start = arena.start_of(flat)
-            if start != NOWHERE:
-                return number * ARENA_STEP + start
-        return NOWHERE
+    def _have_brought_the_same(self, plan: Plan | None) -> bool:
+        """Return, behind that meeting and on all ranks alike, whether all have brought what lies at one place."""
+        place, is_same = NOWHERE if plan is None else plan.place, True
+        for line in self._other_lines:
+            is_same = is_same and line[self._place_word] == place
+        return is_same
 
-    def _sum_slice_in_place(self, arena: WindowMemory, start: int, flat: Array, to_all: bool) -> None:
-        """Sum this rank's slice of what lies at byte `start` like `flat` on the first rank; copy it to the others."""
-        begin, end = self._own_slice(flat)
-        step = BLOCK_BYTES // flat.itemsize
-        for first in range(begin, end, step):
-            at, size = start + first * flat.itemsize, min(step, end - first)
-            parts = [arena.part(rank, at, size, flat.dtype) for rank in range(self._num_ranks)]
-            sum_in_order(parts, parts[0])
-            for part in parts[1:] if to_all else ():
-                part[...] = parts[0]
-
-    def _sum_pieces(self, flat: Array, is_wanted: bool) -> Steps:
+    def _sum_pieces(self, array: Array, is_wanted: bool) -> Steps:
         """Sum piece by piece; between two meetings one is filled in, one summed, and one's sums are taken out."""
-        pieces = _pieces(flat)
+        pieces = _pieces(array.reshape(-1))
         summed, coming = None, self._fill(pieces[0])
         yield from self._meet()
         for k, piece in enumerate(pieces):
@@ -196,10 +200,16 @@ class WindowChannel:
         if self._rank != root:
             flat[...] = shared
 
+    def _fill_slot(self, array: Array) -> list[Array]:
+        """Copy `array` to this rank's next slot; return the slots of all ranks."""
+        flat = array.reshape(-1)
+        slots = self._next_slots(flat)
+        slots[self._rank][...] = flat
+        return slots
+
     def _next_slots(self, flat: Array) -> list[Array]:
         """Return the slots of all ranks, in the form of `flat`."""
-        self._num_slots += 1
-        return [slot[: flat.nbytes].view(flat.dtype) for slot in self._slots[self._num_slots % 2]]
+        return [slot[: flat.nbytes].view(flat.dtype) for slot in self._slots[self._num_meetings % 2]]
 
     def _next_buffers(self, piece: Array) -> list[Array]:
         """Return the buffers of all ranks, in the form of `piece`."""

@@ -16,6 +16,7 @@ import mmap
 import os
 import secrets
 import weakref
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ PAGE_BYTES = 4096
 TOKEN_BYTES = 16
 NOWHERE = -1
 
+_byte_in: Callable[[Any], ctypes.c_char] = ctypes.c_char.from_buffer
+
 
 class WindowError(Exception):
     """Say why the ranks of a host have no common memory; raised alike on all of them."""
@@ -34,11 +37,15 @@ class WindowError(Exception):
 class WindowMemory:
     """One piece of common memory, zeros at first. Making one is collective.
 
-    It stays mapped as long as an array that looks into it is referred to; this object does not keep it.
+    It stays mapped as long as an array that `take` or `parts` gave, or a view of one, is referred to; this object
+    does not keep it.
 
     Arguments:
         comm: an mpi4py communicator of ranks of one host.
         part_bytes: how much is each rank's.
+
+    Attributes:
+        kept: whatever is worth keeping as long as the memory is there; emptied when nobody refers to it any more.
 
     Raises:
         WindowError: on all ranks, if one of them cannot have it.
@@ -51,7 +58,10 @@ class WindowMemory:
         self._first = int(comm.Get_rank()) * self._stride
         with contextlib.ExitStack() as opened:
             whole = self._map(comm, opened)
-        self._whole = weakref.ref(whole)  # the base of every array that looks into it
+        kept: dict[Hashable, Any] = {}
+        self.kept = kept
+        # The base of every array that keeps the memory.
+        self._whole = weakref.ref(whole, lambda _: kept.clear())
         self._address: int = whole.ctypes.data + self._first
         self._made = whole[self._first :][:part_bytes]
 
@@ -67,17 +77,21 @@ class WindowMemory:
         assert whole is not None, "the memory is gone"
         return [whole[rank * self._stride :][: self._part_bytes] for rank in range(self._num_ranks)]
 
-    def part(self, rank: int, start: int, num_elements: int, dtype: np.dtype[Any]) -> Array:
-        """Return (num_elements,) from byte `start` of the part of `rank` on, as long as the memory is referred to."""
-        return np.ndarray((num_elements,), dtype, self._whole(), rank * self._stride + start)
+    def rows(self, start: int, num_elements: int, dtype: np.dtype[Any]) -> Array:
+        """Return what all ranks have from byte `start` of their parts on, (num_ranks, num_elements).
 
-    def start_of(self, array: Array) -> int:
-        """Return at which byte of this rank's part `array` begins, NOWHERE if it does not lie in it.
-
-        array: contiguous and writable, with elements.
+        The memory must be referred to. This view does not count as referring to it, so that it may be `kept`, but
+        may be looked into all the same.
         """
-        start = address_of(array) - self._address
-        is_inside = 0 <= start <= self._part_bytes - array.nbytes
+        whole = self._whole()
+        assert whole is not None, "the memory is gone"
+        shape, strides = (self._num_ranks, num_elements), (self._stride, dtype.itemsize)
+        return np.ndarray(shape, dtype, whole.base, start, strides)
+
+    def start_of(self, address: int, num_bytes: int) -> int:
+        """Return where in this rank's part the bytes from `address` on begin, NOWHERE if not all are in it."""
+        start = address - self._address
+        is_inside = 0 <= start <= self._part_bytes - num_bytes
         return start if is_inside and self._whole() is not None else NOWHERE
 
     def _map(self, comm: Any, opened: contextlib.ExitStack) -> Array:
@@ -119,8 +133,14 @@ class WindowMemory:
 
 
 def address_of(array: Array) -> int:
-    """Return where the elements of `array` begin, in a quarter of the time that its own attributes take."""
-    return ctypes.addressof(ctypes.c_char.from_buffer(array.view(np.uint8).data))
+    """Return where the elements of `array` begin, in a quarter of the time that its own attributes take.
+
+    array: contiguous and writable, with elements.
+    """
+    try:
+        return ctypes.addressof(_byte_in(array))
+    except ValueError:  # of dtypes that are not numpy's own it gives away bytes only
+        return ctypes.addressof(_byte_in(array.reshape(-1).view(np.uint8)))
 
 
 def _create(size: int, token: bytes, opened: contextlib.ExitStack) -> str:

@@ -10,7 +10,7 @@ NUM_RANKS = (2, 4)
 
 
 def bench_all_reduce(folder: Path) -> None:
-    """All ways in alternating rounds, 64 KB to 256 MB of float32; the ratio is the best raw way's time over ours."""
+    """All ways in alternating bursts, 64 KB to 256 MB of float32; the ratio is the best raw way's time over ours."""
     for num_ranks in NUM_RANKS:
         result = run_program("all_reduce.py", folder, num_ranks=num_ranks)
         print("\n".join(table_lines(num_ranks, result)), flush=True)

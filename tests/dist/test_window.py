@@ -129,13 +129,12 @@ except LaunchError as error:
     assert run(mpirun, python_of_mpi, 2, program) == [expected] * 2
 
 
-def test_fence_where_it_is_needed_can_be_called_and_closed(mpirun: Mpirun, python_of_mpi: str) -> None:
+def test_fence_can_be_called_and_closed(mpirun: Mpirun, python_of_mpi: str) -> None:
     program = """
 base = MpiCommunicator()
-for is_needed in (True, False):
-    fence = Fence(base.mpi, is_needed)
-    fence()
-    fence.close()
+fence = Fence(base.mpi)
+fence()
+fence.close()
 say("fenced")
 """
     # Open MPI says of its UCX that it is none where there is no fabric.

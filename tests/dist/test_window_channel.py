@@ -3,6 +3,7 @@ takes from a channel, and that nothing is written while others may read it."""
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 
@@ -76,6 +77,75 @@ def test_exchanges_in_a_row_at_differing_speeds_give_each_its_sum() -> None:
                 assert (array == turn + root).all()
 
     run_on_host(3, body)
+
+
+@pytest.mark.parametrize("size", [60, 500])
+def test_array_that_lies_in_an_arena_on_some_ranks_only_is_summed_all_the_same(size: int) -> None:
+    def body(comm: ThreadsComm) -> None:
+        rank = comm.Get_rank()
+        arenas = [WindowMemory(comm, 4 * max(SIZES)) for _ in range(2)]
+        first, second = [each.take().view(np.float32) for each in arenas]
+        channel, _kept = make_channel(comm, arenas)
+        plain = np.empty(size, np.float32)
+        elsewhere = {
+            "some in none": first[:size] if rank else plain,
+            "in another": (first if rank else second)[:size],
+            "at another place": first[rank:][:size],
+            "after all": first[:size],
+        }
+        for turn, array in enumerate(elsewhere.values()):
+            for reduced in (channel.all_reduce, channel.reduce):
+                array[...] = np.arange(size) + rank + turn
+                go(reduced(array))
+                if reduced == channel.all_reduce or rank == 0:
+                    np.testing.assert_array_equal(array, 3 * np.arange(size) + 3 + 3 * turn)
+
+    run_on_host(3, body)
+
+
+def test_all_reduce_does_elsewhere_what_lies_in_no_arena_and_is_too_large_for_a_slot() -> None:
+    def body(comm: ThreadsComm) -> None:
+        arenas = [WindowMemory(comm, 4 * max(SIZES))]
+        arena = arenas[0].take().view(np.float32)
+        channel, _kept = make_channel(comm, arenas)
+        given: list[Array] = []
+
+        def elsewhere(array: Array) -> Steps:
+            given.append(array)
+            yield from ()
+
+        large = np.zeros((5, 100), np.float32)
+        for array in (np.zeros(60, np.float32), arena, large, large[:0], np.zeros(64, np.float32)):
+            go(channel.all_reduce(array, elsewhere))
+        assert len(given) == 1
+        assert given[0] is large
+
+    run_on_host(2, body)
+
+
+class Absent:
+    """The line of a rank that never comes."""
+
+    num_looks = 0
+
+    def __getitem__(self, word: int) -> int:
+        self.num_looks += 1
+        return 0
+
+
+@pytest.mark.parametrize(("num_cores", "num_looks"), [(2, window_channel.NUM_LOOKS), (1, 0), (None, 0)])
+def test_rank_looks_for_others_a_while_unless_they_may_need_its_core(
+    monkeypatch: pytest.MonkeyPatch, num_cores: int | None, num_looks: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: num_cores)
+    part = np.zeros(window_channel.PART_BYTES, np.uint8)
+    channel, absent = WindowChannel(0, [part, part.copy()], [], None), Absent()
+    monkeypatch.setattr(channel, "_other_lines", [absent])
+    steps = channel.all_reduce(np.zeros(3, np.float32))
+    next(steps)
+    assert absent.num_looks == num_looks + 2  # one to begin with, and one when all may run meanwhile
+    next(steps)
+    assert absent.num_looks == num_looks + 3
 
 
 def test_every_meeting_is_fenced_before_and_behind() -> None:

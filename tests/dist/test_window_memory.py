@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dtrain.dist import window_memory
 from dtrain.dist.communicator import DTYPES
 from dtrain.dist.window_memory import NOWHERE, PAGE_BYTES, WindowError, WindowMemory, address_of
 from tests.dist.host_of_threads import ThreadsComm, run_on_host
@@ -37,13 +36,15 @@ def test_memory_is_zeros_and_what_one_rank_writes_all_read(num_ranks: int, part_
 def test_start_of_finds_what_lies_inside_this_ranks_part() -> None:
     def body(comm: ThreadsComm) -> None:
         memory = WindowMemory(comm, 400)
-        values = memory.take().view(np.float32)
-        assert memory.start_of(values) == 0
-        assert memory.start_of(values[7:]) == 28
-        assert memory.start_of(values[7:90].reshape(1, 83)) == 28
-        assert memory.start_of(np.zeros(4)) == NOWHERE
+        own = memory.take()
+        address = own.ctypes.data
+        assert memory.start_of(address, 400) == 0
+        assert memory.start_of(address + 28, 372) == 28
+        assert memory.start_of(address + 28, 373) == NOWHERE
+        assert memory.start_of(address - 1, 4) == NOWHERE
+        assert memory.start_of(np.zeros(4).ctypes.data, 32) == NOWHERE
         other = memory.parts()[1 - comm.Get_rank()]
-        assert memory.start_of(other) == NOWHERE
+        assert memory.start_of(other.ctypes.data, 400) == NOWHERE
 
     run_on_host(2, body)
 
@@ -65,14 +66,27 @@ def test_memory_is_mapped_as_long_as_an_array_looks_into_it_and_no_longer() -> N
     run_on_host(2, body)
 
 
-def test_part_is_what_another_rank_has_at_the_same_place() -> None:
+def test_rows_that_are_kept_neither_keep_the_memory_nor_outlive_it() -> None:
+    def body(comm: ThreadsComm) -> None:
+        memory = WindowMemory(comm, 400)
+        values = memory.take().view(np.float32)
+        memory.kept["rows"] = memory.rows(0, 100, values.dtype)
+        mapping = weakref.ref(memory.kept["rows"].base)
+        del values
+        gc.collect()
+        assert not memory.kept
+        assert mapping() is None
+
+    run_on_host(2, body)
+
+
+def test_rows_are_what_all_ranks_have_at_the_same_place() -> None:
     def body(comm: ThreadsComm) -> None:
         memory = WindowMemory(comm, 400)
         values = memory.take().view(np.float32)
         values[...] = 100 * comm.Get_rank() + np.arange(100)
         comm.allgather("all have written")
-        other = 1 - comm.Get_rank()
-        assert memory.part(other, 28, 3, values.dtype).tolist() == [100 * other + k for k in (7, 8, 9)]
+        assert memory.rows(28, 3, values.dtype).tolist() == [[7, 8, 9], [107, 108, 109]]
         comm.allgather("all have read")
 
     run_on_host(2, body)
@@ -81,20 +95,19 @@ def test_part_is_what_another_rank_has_at_the_same_place() -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_address_of_is_where_the_elements_begin(dtype: np.dtype[Any]) -> None:
     array = np.zeros((5, 3), dtype)
-    for view in (array, array[2:]):
+    for view in (array, array[2:], array[3, 1, ...]):
         assert address_of(view) == view.ctypes.data
 
 
-def test_start_of_in_memory_that_is_gone_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_of_in_memory_that_is_gone_finds_nothing() -> None:
     def body(comm: ThreadsComm) -> None:
         memory = WindowMemory(comm, 400)
         array = memory.take()
-        address, ghost = address_of(array), np.zeros(4, np.uint8)
-        monkeypatch.setattr(window_memory, "address_of", lambda _: address)
-        assert memory.start_of(ghost) == 0
+        address = array.ctypes.data
+        assert memory.start_of(address, 4) == 0
         del array
         gc.collect()
-        assert memory.start_of(ghost) == NOWHERE
+        assert memory.start_of(address, 4) == NOWHERE
 
     run_on_host(1, body)
 

@@ -1,11 +1,12 @@
-"""Time an all_reduce of float32 in every way there is, in alternating rounds, and print JSON (rank 0, under mpirun).
+"""Time an all_reduce of float32 in every way there is, in alternating bursts, and print JSON (rank 0, under mpirun).
 
 all_reduce.py FOLDER [LARGEST_MB]
 
 The ways: dtrain's communicators; raw MPI, in one call, in blocking chunks of 4 MB and through a shared window in
 which each rank sums its slice; PyTorch's gloo, if it is installed, whose ranks meet in FOLDER. `"65536 mpi"` is the
-median time of 64 KB in seconds, each round's that of the slowest rank; `"65536 mpi / raw"` is the median of the best
-raw way's time over it, `"65536 mpi / gloo"` of gloo's.
+time of 64 KB in seconds, each burst's that of the slowest rank; `"65536 mpi / raw"` is the best raw way's time over
+it, `"65536 mpi / gloo"` gloo's. What else a machine does makes bursts longer and none shorter: the 10th percentile is
+taken.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ WORLD = MPI.COMM_WORLD
 FLOAT = np.dtype(np.float32)
 CHUNK = (4 << 20) // 4
 BLOCK = (256 << 10) // 4  # of the shared window's sums: stays in a core's cache
-SIZE_S = 6.0  # what the rounds of a size may take, at least five of them
+SIZE_S = 6.0  # what the bursts of a size may take, at least five of each way
+PERCENTILE = 10
 SIZES = [(64 << 10) * 4**k for k in range(7)]
 
 # all_reduce of the first n elements of its array, and that array.
@@ -121,17 +123,17 @@ def check(name: str, way: Way, n: int) -> None:
 
 
 def time_ways(ways: dict[str, Way], n: int) -> dict[str, np.ndarray]:
-    """Return the seconds of each round of each way, of the slowest rank."""
+    """Return the seconds of a call in each burst of each way, of the slowest rank."""
     # One call takes as long as ranks take to leave the barrier that it begins with.
-    num_calls = int(np.clip((16 << 20) // (n * 4), 1, 64))
-    first = time_round(ways, n, num_calls, 0)
-    num_rounds = int(np.clip(SIZE_S / (first.sum() * num_calls), 5, 41))
-    rounds = np.array([time_round(ways, n, num_calls, k) for k in range(num_rounds)])
-    return dict(zip(ways, rounds.T, strict=True))
+    num_calls = int(np.clip((4 << 20) // (n * 4), 1, 50))
+    began, rounds = time.perf_counter(), []
+    while WORLD.bcast(len(rounds) < 5 or time.perf_counter() - began < SIZE_S):
+        rounds.append(time_round(ways, n, num_calls, len(rounds)))
+    return dict(zip(ways, np.array(rounds).T, strict=True))
 
 
 def time_round(ways: dict[str, Way], n: int, num_calls: int, number: int) -> np.ndarray:
-    """Return the seconds of a call of each way, of the slowest rank. Each round begins with another way."""
+    """Return the seconds of a call in a burst of each way, of the slowest rank, beginning with way `number`."""
     seconds = np.zeros(len(ways))
     for k in range(len(ways)):
         row = (k + number) % len(ways)
@@ -148,14 +150,13 @@ def time_round(ways: dict[str, Way], n: int, num_calls: int, number: int) -> np.
 
 def report(num_bytes: int, seconds: dict[str, np.ndarray], ours: dict[str, Communicator]) -> dict[str, float]:
     """Return the figures of a size."""
-    best_raw = min(
-        (name for name in seconds if name.startswith("raw ")), key=lambda name: np.median(seconds[name])
-    )
-    figures = {f"{num_bytes} {name}": float(np.median(times)) for name, times in seconds.items()}
+    typical = {name: float(np.percentile(bursts, PERCENTILE)) for name, bursts in seconds.items()}
+    peers = {"raw": min(typical[name] for name in typical if name.startswith("raw "))}
+    if "gloo" in typical:
+        peers["gloo"] = typical["gloo"]
+    figures = {f"{num_bytes} {name}": typical[name] for name in typical}
     for kind in ours:
-        for peer, name in (("raw", best_raw), ("gloo", "gloo")):
-            if name in seconds:
-                figures[f"{num_bytes} {kind} / {peer}"] = float(np.median(seconds[name] / seconds[kind]))
+        figures |= {f"{num_bytes} {kind} / {peer}": peers[peer] / typical[kind] for peer in peers}
     return figures
 
 

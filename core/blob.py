@@ -103,6 +103,24 @@ class Blob:
         """Return the diff in `memory`, to be changed (gradients of params accumulate)."""
         return self.diff_tensor.update(memory)
 
+    def clear_diff(self) -> None:
+        """Let the diff be zero; unless somebody may hold the array, it is only written when somebody reads it."""
+        self.diff_tensor.storage.clear()
+
+    def join_diff(self, memory: Memory = HOST) -> tuple[Any, bool]:
+        """Return the diff in `memory` for one more gradient, and whether that is to be added to it; if not, there
+        is none yet, and the caller overwrites it in full.
+        """
+        return self.diff_tensor.join(memory)
+
+    def add_to_diff(self, gradient: Any, memory: Memory = HOST) -> None:
+        """Add a gradient, an array of the engine whose memory it is, of the diff's shape or of one that fits it."""
+        diff, is_sum = self.join_diff(memory)
+        if is_sum:
+            diff += gradient
+        else:
+            diff[...] = gradient
+
     def legacy_shape(self, axis: int) -> int:
         """Return the length of `axis` of num, channels, height, width; missing axes count as 1.
 

@@ -13,11 +13,12 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from dtrain.dist.memory import ALIGNMENT_BYTES
 
 _RESERVED_BYTES = 1 << 32  # of addresses: memory is taken by what is written, page by page
+_MOST_PIECES = 1 << 14  # that an extent remembers; more come of shapes that change all the time
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 
 
@@ -25,12 +26,13 @@ class MemoryPool:
     """Lends pieces of host memory. Contents are whatever the last borrower left. Not for several threads at once.
 
     A piece is cut from the first gap that holds it, so that gaps stay few and what is in use stays low; neighbouring
-    gaps grow together again.
+    gaps grow together again. Who asks for the same bytes again, as a net does iteration by iteration, gets the same
+    array object, so that whoever has worked with it before knows it.
     """
 
     def __init__(self) -> None:
         self._extents: list[_Extent] = []
-        self._lent: dict[int, tuple[_Extent, int, int]] = {}  # address → extent, start and size
+        self._lent: dict[int, tuple[NDArray[Any], _Extent, int, int]] = {}  # by id; where
 
     @property
     def peak_bytes(self) -> int:
@@ -40,10 +42,13 @@ class MemoryPool:
     @property
     def lent_bytes(self) -> int:
         """How much is lent now."""
-        return sum(size for _, _, size in self._lent.values())
+        return sum(size for *_, size in self._lent.values())
 
-    def lend(self, num_bytes: int) -> NDArray[np.uint8]:
-        """Return `num_bytes` bytes that start on a cache line and are nobody else's until they are given back."""
+    def lend(self, num_bytes: int, dtype: DTypeLike = np.uint8) -> NDArray[Any]:
+        """Return `num_bytes` bytes that start on a cache line and are nobody else's until they are given back.
+
+        dtype: what they are seen as.
+        """
         size = whole_lines(num_bytes)
         for extent in self._extents:
             start = extent.gaps.cut(size)
@@ -53,13 +58,13 @@ class MemoryPool:
             extent = _Extent(size)
             self._extents.append(extent)
             start = extent.gaps.cut(size) or 0
-        piece = extent.array[start : start + num_bytes]
-        self._lent[piece.ctypes.data] = extent, start, size
+        piece = extent.piece(start, num_bytes, dtype)
+        self._lent[id(piece)] = piece, extent, start, size
         return piece
 
-    def give_back(self, piece: NDArray[np.uint8]) -> None:
-        """Take back what `lend` returned; whoever still looks at it sees what others write."""
-        extent, start, size = self._lent.pop(piece.ctypes.data)
+    def give_back(self, piece: NDArray[Any]) -> None:
+        """Take back the array that `lend` returned; whoever still looks at it sees what others write."""
+        _, extent, start, size = self._lent.pop(id(piece))
         extent.gaps.join(start, size)
 
 
@@ -105,6 +110,17 @@ class _Extent:
     def __init__(self, least_bytes: int) -> None:
         self.array = np.frombuffer(_reserve(least_bytes), np.uint8)
         self.gaps = Gaps(self.array.size)
+        self._pieces: dict[tuple[int, int, DTypeLike], NDArray[Any]] = {}
+
+    def piece(self, start: int, num_bytes: int, dtype: DTypeLike) -> NDArray[Any]:
+        """Return these bytes as an array, the same one each time."""
+        key = start, num_bytes, dtype
+        piece = self._pieces.get(key)
+        if piece is None:
+            if len(self._pieces) >= _MOST_PIECES:
+                self._pieces.clear()
+            piece = self._pieces[key] = self.array[start : start + num_bytes].view(dtype)
+        return piece
 
 
 def whole_lines(num_bytes: int) -> int:

@@ -7,6 +7,7 @@ better: device memory, NHWC, a blocked layout. Whoever asks says which memory an
     read(memory)    valid values, not to be changed
     write(memory)   an array to overwrite; what was there before is void
     update(memory)  valid values that may be changed
+    join(memory)    the latter, or the former where all are zero: what a sum begins with costs no pass over memory
 
 and nobody pays for a copy that nobody reads.
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ from dtrain.core.errors import UserError
 from dtrain.core.memory_pool import MemoryPool
 from dtrain.dist.memory import aligned_zeros
 
-Borrow = Callable[[int], NDArray[np.uint8]]
+Borrow = Callable[[int, DTypeLike], NDArray[Any]]
 
 
 class Memory(ABC):
@@ -44,7 +46,7 @@ class Memory(ABC):
         """Return storage for `count` values; its contents are zero."""
 
     def borrow(self, borrow: Borrow, count: int, dtype: DTypeLike) -> Any:
-        """Return storage as `allocate` does, in the plain bytes that `borrow` gives, whatever they contain.
+        """Return storage as `allocate` does, what `borrow` gives for a number of bytes and a type, whatever is there.
 
         By default there is no such: values that don't lie in plain host memory have an allocation of their own.
         """
@@ -80,8 +82,8 @@ class HostMemory(Memory):
         return aligned_zeros(count, dtype)
 
     def borrow(self, borrow: Borrow, count: int, dtype: DTypeLike) -> NDArray[Any]:
-        """Return the bytes as an array."""
-        return borrow(count * np.dtype(dtype).itemsize).view(dtype)
+        """Return what is lent."""
+        return borrow(count * np.dtype(dtype).itemsize, dtype)
 
     def view(self, storage: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """Return a numpy view."""
@@ -105,10 +107,20 @@ class Storage:
     is_shown: somebody may hold the host array and change it at any time, so that copies of it are made anew at each
     reading. pool: where memory is borrowed from; None: it has its own. given_back: whose values were here, in words,
     once their memory belongs to others; `valid` then still says where they lay. "": they are here, or were never
-    written.
+    written. is_placed: the host array is part of an arena.
     """
 
-    __slots__ = ("_borrowed", "capacity", "copies", "dtype", "given_back", "is_shown", "pool", "valid")
+    __slots__ = (
+        "_borrowed",
+        "capacity",
+        "copies",
+        "dtype",
+        "given_back",
+        "is_placed",
+        "is_shown",
+        "pool",
+        "valid",
+    )
 
     def __init__(self, capacity: int, dtype: DTypeLike = np.float32, pool: MemoryPool | None = None) -> None:
         self.capacity = capacity
@@ -116,9 +128,10 @@ class Storage:
         self.copies: dict[Memory, Any] = {}
         self.valid: set[Memory] = set()
         self.is_shown = False
+        self.is_placed = False
         self.pool = pool
         self.given_back = ""
-        self._borrowed: dict[Memory, NDArray[np.uint8]] = {}
+        self._borrowed: dict[Memory, NDArray[Any]] = {}
 
     def is_valid(self, memory: Memory) -> bool:
         """Return whether the copy in `memory` has the newest values for sure."""
@@ -128,9 +141,10 @@ class Storage:
 
     def make_valid(self, memory: Memory) -> None:
         """Bring the newest values into `memory`; values never written are zero."""
+        is_old = memory in self.copies  # and may have values of before clear()
         storage = self.ensure(memory)
-        if not self.valid and memory in self._borrowed:
-            self._borrowed[memory].fill(0)
+        if not self.valid and (is_old or memory in self._borrowed):
+            storage[...] = 0
         elif self.valid and not self.is_valid(memory) and not self._take(memory, storage):
             if HOST not in self.valid:
                 source = min(self.valid, key=lambda memory: memory.rounds)
@@ -161,29 +175,38 @@ class Storage:
             if self.pool is None:
                 self.copies[memory] = memory.allocate(self.capacity, self.dtype)
             else:
-                self.copies[memory] = memory.borrow(
-                    lambda num_bytes: self._borrow(memory, num_bytes), self.capacity, self.dtype
-                )
+                self.copies[memory] = memory.borrow(partial(self._borrow, memory), self.capacity, self.dtype)
         return self.copies[memory]
+
+    def clear(self) -> None:
+        """Let all values be zero. Memory is only written if somebody may hold the array; else when they are read."""
+        self.given_back = ""
+        self.valid.clear()
+        if self.is_shown:
+            self.make_valid(HOST)
 
     def void(self, memory: Memory) -> None:
         """Have a copy in `memory` that is about to be overwritten; all others are void."""
         self.given_back = ""
-        self.ensure(memory)
-        self.valid = {memory}
+        if memory not in self.copies:
+            self.ensure(memory)
+        if memory not in self.valid or len(self.valid) > 1:
+            self.valid = {memory}
 
     def drop_void(self) -> None:
         """Give back the memory of copies that are not valid: they may be of layouts for another shape.
 
         That of the host is kept, for people and arenas may hold it, unless it is borrowed.
         """
+        if len(self.copies) <= len(self.valid):  # of most, which are asked after each layer
+            return
         for memory in [memory for memory in self.copies if memory not in self.valid]:
             if memory is not HOST or (memory in self._borrowed and not self.is_shown):
                 self._drop(memory)
 
     def drop_layouts(self, but: Collection[Memory] = ()) -> None:
         """Give back all but the host's copy, if that is valid, and those in the memories `but`."""
-        if HOST in self.valid:
+        if HOST in self.valid and len(self.copies) > 1:
             for memory in [memory for memory in self.copies if memory is not HOST and memory not in but]:
                 self.valid.discard(memory)
                 self._drop(memory)
@@ -206,15 +229,32 @@ class Storage:
                 self._drop(memory)
             self.given_back = title
 
+    def stays(self, memory: Memory) -> bool:
+        """Return whether others count on the array in `memory`: they hold it, or it is part of an arena."""
+        return memory is HOST and (self.is_shown or self.is_placed)
+
+    def exchange(self, memory: Memory, array: Any = None) -> tuple[Any, MemoryPool | None]:
+        """Hand over the copy in `memory`, which does not stay, and take `array`, whatever it contains, in its place;
+        None: new memory when it is written next.
+
+        Return the copy, and the pool that it must go back to; None: it is nobody else's.
+        """
+        found = self.copies.pop(memory)
+        self.valid.discard(memory)
+        if array is not None:
+            self.copies[memory] = array
+        return found, self.pool if self._borrowed.pop(memory, None) is not None else None
+
     def replace(self, host: NDArray[Any]) -> None:
-        """Let the flat host array, which holds the values already, be the only copy."""
+        """Let the flat host array, which holds the values already, be the only copy, and stay so."""
+        self.is_placed = True
         self.capacity = host.size
         self.copies = {HOST: host}
         self.valid = {HOST}
 
-    def _borrow(self, memory: Memory, num_bytes: int) -> NDArray[np.uint8]:
+    def _borrow(self, memory: Memory, num_bytes: int, dtype: DTypeLike) -> NDArray[Any]:
         assert self.pool is not None
-        piece = self._borrowed[memory] = self.pool.lend(num_bytes)
+        piece = self._borrowed[memory] = self.pool.lend(num_bytes, dtype)
         return piece
 
     def _drop(self, memory: Memory) -> None:
@@ -237,14 +277,23 @@ class Tensor:
 
     def read(self, memory: Memory = HOST) -> Any:
         """Return the valid values in `memory`; the caller must not change them."""
-        if not self.storage.is_valid(memory):
-            self.storage.make_valid(memory)
+        storage = self.storage
+        if (memory not in storage.valid or storage.is_shown) and not storage.is_valid(memory):
+            storage.make_valid(memory)
         return self._view(memory)
 
     def write(self, memory: Memory = HOST) -> Any:
         """Return an array in `memory` that the caller overwrites in full; other copies become void."""
         self.storage.void(memory)
         return self._view(memory)
+
+    def join(self, memory: Memory = HOST) -> tuple[Any, bool]:
+        """Return an array in `memory` for values that join those before them, and whether there are any: the caller
+        adds to these, or else overwrites the array in full. Other copies become void.
+        """
+        if self.storage.valid:
+            return self.update(memory), True
+        return self.write(memory), False
 
     def update(self, memory: Memory = HOST) -> Any:
         """Return the valid values in `memory` for changing; other copies become void."""
@@ -293,7 +342,9 @@ class Tensor:
         self._views.clear()  # they would keep the memory that the values have left
 
     def _view(self, memory: Memory) -> Any:
-        values = self.storage.ensure(memory)
+        values = self.storage.copies.get(memory)
+        if values is None:
+            values = self.storage.ensure(memory)
         cached = self._views.get(memory)
         if cached is None or cached[0] is not values:  # the storage may have moved into an arena
             cached = self._views[memory] = (values, memory.view(values, self.shape))

@@ -51,5 +51,4 @@ class Embed(Layer):
         if self.wants_param(0):
             add_rows(self.xp, self.blobs[0].update_diff(self.memory), self.indices, dy)
         if len(self.blobs) > 1 and self.wants_param(1):
-            bias_diff = self.blobs[1].update_diff(self.memory)
-            bias_diff += dy.sum(axis=0)
+            self.blobs[1].add_to_diff(dy.sum(axis=0), self.memory)

@@ -38,5 +38,4 @@ class Parameter(Layer):
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Add the top's gradient to the param's."""
         if self.wants_param(0):
-            diff = self.blobs[0].update_diff(self.memory)
-            diff += top[0].read_diff(self.memory)
+            self.blobs[0].add_to_diff(top[0].read_diff(self.memory), self.memory)

@@ -71,10 +71,10 @@ class Arena:
         return self.reduced
 
     def clear(self) -> None:
-        """Set the diffs and the extra values to 0, wherever they are."""
+        """Set the diffs and the extra values to 0; the arrays show it once they have been asked for by a method."""
         for param in self.params:
-            param.blob.write_diff()
-        self.reduced[...] = 0
+            param.blob.clear_diff()
+        self.extra[...] = 0
 
 
 def swap_values(left: Array, right: Array) -> None:

@@ -28,7 +28,7 @@ from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)
 
-PIECE_SIZE = 1 << 16  # values: the arrays of a piece stay in the cache from one operation to the next
+PIECE_SIZE = 1 << 17  # values: the arrays of a piece stay in the cache from one operation to the next
 SHARED_SIZE = 1 << 20  # values: fewer are updated before another thread has woken up
 
 Task = Callable[[], None]
@@ -41,7 +41,8 @@ class Updater:
     for all params, then second kind, as a .solverstate holds them. num_reductions: how often the policy
     "plateau" has lowered the rate. rate_factor: by which what the policy says is multiplied. debug_info: whether to
     log, as Caffe's Net::UpdateDebugInfo does, the mean absolute values of each param before its update and of what
-    is taken off.
+    is taken off. shows_changes: whether diffs become what is taken off, as in Caffe. Where nobody looks at them after
+    the update it is better off: what they are then depends on the rule.
 
     Arguments:
         num_threads: that share the work, of which the caller's is one; by default as many as this rank computes with.
@@ -67,6 +68,7 @@ class Updater:
         self.num_reductions = 0
         self.rate_factor = 1.0
         self.debug_info = False
+        self.shows_changes = True
         self._index_of = {id(param): k for k, param in enumerate(params)}
         self._iteration, self._rate, self._scale = 0, 0.0, 1.0  # of the update under way
         self._workers = Workers(num_threads or num_threads_of(os.environ))
@@ -119,7 +121,8 @@ class Updater:
         """Yield what there is to do for `param`, piece by piece if the rule allows it."""
         k, blob = self._index_of[id(param)], param.blob
         rate = self._rate * param.learning_rate_multiplier
-        step = Step(rate, self._iteration, self._decay(param), self._scale)
+        shows_change = self.shows_changes or not self.rule.spares_diff
+        step = Step(rate, self._iteration, self._decay(param), self._scale, shows_change)
         arrays = (blob.update_data(), blob.update_diff(), *self.history[k :: len(self.params)])
         for data, diff, *history in _pieces(arrays) if self.rule.elementwise else [arrays]:
             yield partial(self.rule.apply, data, diff, history, step)
@@ -142,6 +145,7 @@ class Updater:
 
     def _gradient_norm(self) -> float:
         """Return the L2 norm of all diffs."""
+        self.arena.update_reduced()
         sums: list[float] = []  # in any order: fsum is exact
         tasks = [partial(_append_sum, sums, piece) for (piece,) in _pieces([self.arena.diff])]
         self._run(tasks, self.arena.diff.size)

@@ -179,3 +179,22 @@ def test_blob_vec_appends_extends_and_iterates() -> None:
     params.extend([other[1]])
     assert len(params) == 3
     assert [blob.data[0] for blob in params] == [1, 2, 3]
+
+
+def test_add_to_diff_sums_gradients_from_zero_after_clear_diff() -> None:
+    blob, elsewhere = Blob((2, 2)), HostMemory()
+    for _ in range(2):
+        blob.write_diff()[...] = np.nan
+        blob.clear_diff()
+        blob.add_to_diff(np.array([[1, 2], [3, 4]]))
+        blob.add_to_diff(np.array([10, 20]), elsewhere)  # a gradient that fits
+        assert blob.read_diff().tolist() == [[11, 22], [13, 24]]
+
+
+def test_add_to_diff_adds_to_what_somebody_holds_and_changed() -> None:
+    blob = Blob((2,))
+    diff = blob.diff
+    blob.clear_diff()
+    diff[0] = 5
+    blob.add_to_diff(np.ones(2))
+    assert diff.tolist() == [6, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import weakref
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,29 @@ def test_peak_bytes_is_where_the_farthest_piece_ended() -> None:
     assert (pool.lent_bytes, pool.peak_bytes) == (0, 3 * 128)
     pool.lend(200)
     assert pool.peak_bytes == 3 * 128
+
+
+def test_lend_of_the_same_bytes_again_gives_the_same_array_for_each_type() -> None:
+    pool = MemoryPool()
+    first = pool.lend(400, np.float32)
+    assert (first.dtype, first.size) == (np.float32, 100)
+    pool.give_back(first)
+    assert pool.lend(400, np.float32) is first
+    pool.give_back(first)
+    second = pool.lend(400)
+    assert (second.dtype, second.ctypes.data) == (np.uint8, first.ctypes.data)
+
+
+def test_pool_of_pieces_of_ever_new_sizes_forgets_old_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_pool, "_MOST_PIECES", 8)
+    pool, kept = MemoryPool(), []
+    for num_bytes in range(1, 100):
+        piece = pool.lend(num_bytes)
+        kept.append(weakref.ref(piece))
+        pool.give_back(piece)
+    del piece
+    assert sum(array() is not None for array in kept) <= 8
+    assert pool.lent_bytes == 0
 
 
 def test_lend_beyond_what_is_reserved_takes_more_extents(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -231,3 +231,60 @@ def test_reshape_of_a_tensor_of_a_pool_that_grows_borrows_more() -> None:
     tensor.reshape((64,))
     tensor.write()[...] = 1
     assert pool.lent_bytes == 256
+
+
+def test_clear_lets_values_be_zero_wherever_they_are_read_next(negated: NegatedMemory) -> None:
+    for memory in (HOST, negated):
+        tensor = make_tensor([1, 2])
+        tensor.read(negated)
+        tensor.storage.clear()
+        assert tensor.read(memory).tolist() == [0, 0]
+        tensor.update(memory)[0] = 3
+        assert abs(tensor.read()).tolist() == [3, 0]
+
+
+def test_clear_writes_no_array_that_nobody_holds_until_it_is_read() -> None:
+    arena, tensor = np.zeros(2, np.float32), make_tensor([1, 2])
+    tensor.move_into(arena)
+    tensor.storage.clear()
+    assert arena.tolist() == [1, 2]
+    assert tensor.update() is not arena
+    assert arena.tolist() == [0, 0]
+
+
+def test_clear_of_what_was_shown_shows_at_once() -> None:
+    tensor = make_tensor([1, 2])
+    array = tensor.show()
+    tensor.storage.clear()
+    assert array.tolist() == [0, 0]
+    array[0] = 5
+    assert tensor.read().tolist() == [5, 0]
+
+
+def test_clear_of_values_given_back_lets_them_be_zero() -> None:
+    pool, tensor = MemoryPool(), make_tensor([1, 2])
+    tensor.storage.borrow_from(pool)
+    tensor.write()[...] = 4
+    tensor.storage.give_back("x")
+    tensor.storage.clear()
+    assert tensor.read().tolist() == [0, 0]
+
+
+def test_join_overwrites_what_is_clear_and_adds_to_what_is_not(negated: NegatedMemory) -> None:
+    tensor, sharer = make_tensor([1, 2]), Tensor((1, 2))
+    sharer.share(tensor)
+    tensor.storage.clear()
+    array, is_sum = tensor.join()
+    assert not is_sum
+    array[...] = [3, 4]
+    array, is_sum = sharer.join(negated)  # as of a param that two layers share
+    assert is_sum
+    array -= [[10, 20]]
+    assert tensor.read().tolist() == [13, 24]
+    assert negated.copies == ["in", "out"]
+
+
+def test_join_of_what_was_never_written_overwrites() -> None:
+    array, is_sum = Tensor((2,)).join()
+    assert array.shape == (2,)
+    assert not is_sum

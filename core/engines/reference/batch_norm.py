@@ -26,7 +26,7 @@ class BatchNorm:
         self._normalised: Any = None
         self._deviation: Any = None
 
-    def forward(self, x: Blob, y: Blob, mean: Blob, variance: Blob) -> None:
+    def forward(self, x: Blob, y: Blob, mean: Blob, variance: Blob, keeps: bool = True) -> None:
         """Compute y.data, and with batch_statistics mean.data and variance.data (biased)."""
         x_data = self._split(x.read_data(self.memory))
         if self.spec.batch_statistics:
@@ -39,7 +39,7 @@ class BatchNorm:
         self._deviation = self.xp.sqrt(variance.read_data(self.memory).reshape(-1, 1) + self.spec.eps)
         normalised /= self._deviation
         self._split(y.write_data(self.memory))[...] = normalised
-        self._normalised = normalised
+        self._normalised = normalised if keeps else None
 
     def backward(self, x: Blob, y: Blob) -> None:
         """Compute dx = dy / deviation, through the statistics (dy − E[dy] − ŷ·E[dy·ŷ]) / deviation."""
@@ -48,6 +48,10 @@ class BatchNorm:
             slope = self._mean(gradient * self._normalised)
             gradient = gradient - self._mean(gradient) - self._normalised * slope
         self.xp.divide(gradient, self._deviation, out=self._split(x.write_diff(self.memory)))
+
+    def let_go(self) -> None:
+        """Forget what forward has kept for backward."""
+        self._normalised = None
 
     def _split(self, array: Any) -> Any:
         return array.reshape(self.shape)

@@ -43,8 +43,7 @@ class Convolution:
         """Compute the wanted ones of x.diff, weight.diff (accumulated) and bias.diff (accumulated)."""
         y_diff = y.read_diff(self.memory).reshape(self.y_shape)
         if wanted.bias and bias is not None:
-            bias_diff = bias.update_diff(self.memory)
-            bias_diff += y_diff.sum(axis=(0, *range(2, y_diff.ndim)))
+            bias.add_to_diff(y_diff.sum(axis=(0, *range(2, y_diff.ndim))), self.memory)
         if wanted.weight:
             x_data = x.read_data(self.memory).reshape(self.x_shape)
             self._add_weight_gradient(x_data, y_diff, weight.update_diff(self.memory))

@@ -30,14 +30,20 @@ class InnerProduct:
         y_diff = self._rows(y.read_diff(self.memory), self.spec.num_outputs)
         if wanted.weight:
             x_data = self._rows(x.read_data(self.memory), self.spec.num_inputs)
-            weight_diff = weight.update_diff(self.memory)
-            weight_diff += x_data.T @ y_diff if self.spec.transposed else y_diff.T @ x_data
+            left, right = (x_data, y_diff) if self.spec.transposed else (y_diff, x_data)
+            self._add_product(left.T, right, weight)
         if wanted.bias and bias is not None:
-            bias_diff = bias.update_diff(self.memory)
-            bias_diff += y_diff.sum(axis=0)
+            bias.add_to_diff(y_diff.sum(axis=0), self.memory)
         if wanted.x:
             x_diff = self._rows(x.write_diff(self.memory), self.spec.num_inputs)
             self.xp.matmul(y_diff, self._kn(weight.read_data(self.memory)).T, out=x_diff)
+
+    def _add_product(self, left: Any, right: Any, weight: Blob) -> None:
+        diff, is_sum = weight.join_diff(self.memory)
+        if is_sum:
+            diff += left @ right
+        else:
+            self.xp.matmul(left, right, out=diff)
 
     def _rows(self, array: Any, num_columns: int) -> Any:
         return array.reshape(self.spec.num_rows, num_columns)

@@ -150,8 +150,7 @@ class RecurrentLayer(Layer):
     def add_to_param(self, index: int, gradient: Callable[[], Any]) -> None:
         """Add what `gradient` returns to the diff of a param, if it is wanted."""
         if self.wants_param(index):
-            diff = self.blobs[index].update_diff(self.memory)
-            diff += gradient()
+            self.blobs[index].add_to_diff(gradient(), self.memory)
 
     def _add_params(self) -> None:
         param = self.param.recurrent_param

@@ -20,7 +20,7 @@ class AdaDelta(UpdateRule):
     def apply(self, data: Array, diff: Array, history: Sequence[Array], step: Step) -> None:
         """Change `data` and the mean squares of gradients, history[0], and of updates, history[1]."""
         of_gradients, of_updates = history
-        self.regularise(data, diff, step)
+        diff = self.regularise(data, diff, step)
         delta, scratch = self.solver.delta, self.scratch(diff)
         self._enter(diff, of_gradients, scratch)
         np.add(of_gradients, delta, out=scratch)

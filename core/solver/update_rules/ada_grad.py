@@ -18,7 +18,7 @@ class AdaGrad(UpdateRule):
     def apply(self, data: Array, diff: Array, history: Sequence[Array], step: Step) -> None:
         """Change `data` and the sum of squares history[0]."""
         squares = history[0]
-        self.regularise(data, diff, step)
+        diff = self.regularise(data, diff, step)
         scratch = np.multiply(diff, diff, out=self.scratch(diff))
         squares += scratch
         np.sqrt(squares, out=scratch)

@@ -23,27 +23,27 @@ class Adam(UpdateRule):
 
     def apply(self, data: Array, diff: Array, history: Sequence[Array], step: Step) -> None:
         """Change `data` and the moments history[0] and history[1]."""
-        self.regularise(data, diff, step)
-        self.enter(diff, history)
+        gradient = self.regularise(data, diff, step)
+        self.enter(gradient, history)
         mean, mean_square = history
         of_mean, of_square = self.corrections(step.iteration)
-        np.sqrt(mean_square, out=diff)
-        diff += self.solver.delta
-        np.divide(mean, diff, out=diff)
-        diff *= step.rate * math.sqrt(of_square) / of_mean
-        data -= diff
+        change = np.sqrt(mean_square, out=gradient)
+        change += self.solver.delta
+        np.divide(mean, change, out=change)
+        change *= step.rate * math.sqrt(of_square) / of_mean
+        data -= change
 
-    def enter(self, diff: Array, history: Sequence[Array]) -> None:
+    def enter(self, gradient: Array, history: Sequence[Array]) -> None:
         """Enter the gradient into both moments; uses it up."""
         mean, mean_square = history
         beta1, beta2 = self.solver.momentum, self.solver.momentum2
-        scratch = np.multiply(diff, 1 - beta1, out=self.scratch(diff))
+        scratch = np.multiply(gradient, 1 - beta1, out=self.scratch(gradient))
         mean *= beta1
         mean += scratch
-        diff *= diff
-        diff *= 1 - beta2
+        gradient *= gradient
+        gradient *= 1 - beta2
         mean_square *= beta2
-        mean_square += diff
+        mean_square += gradient
 
     def corrections(self, iteration: int) -> tuple[float, float]:
         """Return what the moments are short of at `iteration`: 1 − momentum^t and 1 − momentum2^t."""

@@ -27,7 +27,7 @@ class LAMB(Adam):
 
     def apply(self, data: Array, diff: Array, history: Sequence[Array], step: Step) -> None:
         """Change `data` and the moments history[0] and history[1]."""
-        self.regularise(data, diff, replace(step, decay=0.0))
+        diff = self.regularise(data, diff, replace(step, decay=0.0))
         self.enter(diff, history)
         mean, mean_square = history
         of_mean, of_square = self.corrections(step.iteration)

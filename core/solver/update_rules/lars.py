@@ -20,10 +20,11 @@ class LARS(SGD):
 
     takes_decay = True
     elementwise = False
+    spares_diff = False  # params come as a whole, and so would the memory of its own
 
     def apply(self, data: Array, diff: Array, history: Sequence[Array], step: Step) -> None:
         """Change `data` and the velocity history[0]."""
-        self.regularise(data, diff, replace(step, decay=0.0))
+        diff = self.regularise(data, diff, replace(step, decay=0.0))
         sizes, ratio = norms_to_compare(data, diff), 1.0
         if sizes is not None:
             coefficient = self.solver.dtrain_param.trust_coefficient

@@ -19,9 +19,9 @@ class Nesterov(UpdateRule):
     def apply(self, data: Array, diff: Array, history: Sequence[Array], step: Step) -> None:
         """Change `data` and the velocity history[0]."""
         velocity, momentum = history[0], self.solver.momentum
-        self.regularise(data, diff, step, step.rate)
+        gradient = self.regularise(data, diff, step, step.rate)
         old = np.multiply(velocity, momentum, out=self.scratch(velocity))
-        np.add(old, diff, out=velocity)
-        np.multiply(velocity, 1 + momentum, out=diff)
-        diff -= old
-        data -= diff
+        np.add(old, gradient, out=velocity)
+        change = np.multiply(velocity, 1 + momentum, out=gradient)
+        change -= old
+        data -= change

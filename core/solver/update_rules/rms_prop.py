@@ -32,7 +32,7 @@ class RMSProp(UpdateRule):
     def apply(self, data: Array, diff: Array, history: Sequence[Array], step: Step) -> None:
         """Change `data` and the mean square history[0]."""
         mean_square, decay = history[0], self.solver.rms_decay
-        self.regularise(data, diff, step)
+        diff = self.regularise(data, diff, step)
         scratch = np.multiply(diff, diff, out=self.scratch(diff))
         scratch *= 1 - decay
         mean_square *= decay

@@ -11,11 +11,14 @@ from dtrain.core.solver.update_rules.rule import UPDATE_RULES, Array, Step, Upda
 class SGD(UpdateRule):
     """v ← momentum·v + rate·g;  w ← w − v. Follows caffe's sgd_solver.cpp."""
 
+    spares_diff = True
+
     def apply(self, data: Array, diff: Array, history: Sequence[Array], step: Step) -> None:
         """Change `data` and the velocity history[0]."""
         velocity = history[0]
-        self.regularise(data, diff, step, step.rate)
+        gradient = self.regularise(data, diff, step, step.rate)
         velocity *= self.solver.momentum
-        diff += velocity
-        velocity[...] = diff
-        data -= diff
+        velocity += gradient
+        data -= velocity
+        if step.shows_change:
+            diff[...] = velocity

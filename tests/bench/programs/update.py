@@ -1,7 +1,9 @@
 """Update the params of a net by made-up gradients, on OMP_NUM_THREADS threads: caffenet|resnet50 NUM_ROUNDS.
 
-SGD with momentum and weight decay, and Adam; beside them a copy of as many arrays as SGD changes, shared among as
-many threads, and PyTorch's optimizers on the same sizes, all in turn. Prints medians in ms as one line of JSON.
+SGD with momentum and weight decay, and Adam, as `dtrain train` runs them, which leaves the diffs as they are; beside
+them SGD that shows its changes there, a copy of as many arrays as SGD changes, shared among as many threads, and
+PyTorch's optimizers on the same sizes, all in turn. Prints as one line of JSON the median in ms of each way, and as
+"PEER/OURS" the median over the rounds of its time over that of ours in the same round.
 """
 
 from __future__ import annotations
@@ -35,13 +37,15 @@ Ways = dict[str, tuple[Callable[[], object], Callable[[], object]]]  # what come
 def our_ways(sizes: Sequence[int]) -> Ways:
     """Return our updates, each of a net of its own."""
     ways: Ways = {}
-    for name in ("SGD", "Adam"):
+    for name, shows_changes in (("SGD", False), ("Adam", False), ("SGD", True)):
         params = [Param(Blob((size,)), i, 0, "", None, None) for i, size in enumerate(sizes)]
         arena = Arena(params)
         arena.data[...] = 1
         fields = {"base_lr": RATE, "lr_policy": "fixed", "momentum": 0.9, "weight_decay": DECAY}
         updater = Updater(caffe_pb2.SolverParameter(type=name, **fields), params, arena)
-        ways[name.lower()] = (partial(arena.diff.fill, 0.001), partial(updater.apply, 1, 2))
+        updater.shows_changes = shows_changes
+        title = name.lower() + "_shown" * shows_changes
+        ways[title] = (partial(arena.diff.fill, 0.001), partial(updater.apply, 1, 2))
     return ways
 
 
@@ -77,7 +81,7 @@ def torch_ways(sizes: Sequence[int]) -> Ways:
 def main() -> None:
     """Measure and print."""
     sizes = [layer.num_params for layer in NETS[sys.argv[1]]() if layer.num_params]
-    ways = our_ways(sizes) | {"copy": (lambda: None, copying(sum(sizes), 3))}
+    ways = our_ways(sizes) | {"copy": (lambda: None, copying(sum(sizes), 2))}
     if importlib.util.find_spec("torch"):
         ways |= torch_ways(sizes)
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -88,7 +92,12 @@ def main() -> None:
             run()
             if number:  # the first one touches new memory
                 times[name].append(1000 * (time.perf_counter() - began))
-    print(json.dumps({name: statistics.median(values) for name, values in times.items()}))
+    result = {name: statistics.median(values) for name, values in times.items()}
+    for ours in ("sgd", "adam"):
+        for peer, values in times.items():
+            rounds = zip(values, times[ours], strict=True)
+            result[f"{peer}/{ours}"] = statistics.median(its / own for its, own in rounds)
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

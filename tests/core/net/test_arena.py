@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from dtrain.core.blob import Blob
 from dtrain.core.net.arena import Arena, swap_values
 from dtrain.core.net.params import Param
 from dtrain.core.tensor import HostMemory
 from dtrain.dist.memory import ALIGNMENT_BYTES
+from tests.core.net_builder import inputs, make_net
 
 
 def make_param(values: np.ndarray) -> Param:
@@ -93,6 +95,48 @@ def test_arena_clear_sets_diffs_and_extra_values_to_0_wherever_they_are() -> Non
     assert not arena.reduced.any()
     assert not param.blob.read_diff(elsewhere).any()
     assert (param.blob.data == 1).all()
+
+
+def test_arena_clear_writes_the_diffs_of_the_array_only_when_it_is_asked_for() -> None:
+    first, second = (Param(Blob((3,)), 0, k, "", None, None) for k in range(2))
+    arena = Arena([first, second], num_extra=1)
+    for param in (first, second):
+        param.blob.write_diff()[...] = np.nan
+    arena.clear()
+    first.blob.add_to_diff(np.full(3, 4))
+    assert np.nansum(arena.reduced) == 12
+    assert np.isnan(arena.diff).sum() == 3
+    assert arena.update_reduced().sum() == 12
+
+
+def test_arena_cleared_has_zeros_where_backward_adds_nothing_and_sums_of_what_is_shared() -> None:
+    shared = 'param { name: "w" } inner_product_param { num_output: 3 bias_term: false }'
+    text = (
+        inputs(x=(2, 3), z=(2, 3))
+        + f"""
+        layer {{ name: "ip1" type: "InnerProduct" bottom: "x" top: "a" {shared} }}
+        layer {{ name: "ip2" type: "InnerProduct" bottom: "x" top: "b" {shared} }}
+        layer {{ name: "ip3" type: "InnerProduct" bottom: "x" top: "c" inner_product_param {{ num_output: 1 }} }}
+        layer {{ name: "none" type: "Silence" bottom: "c" }}
+        layer {{ name: "sum" type: "Eltwise" bottom: "a" bottom: "b" top: "s" }}
+        layer {{ name: "loss" type: "EuclideanLoss" bottom: "s" bottom: "z" top: "loss" }}"""
+    )
+    net = make_net(text)
+    x, z = np.arange(6.0).reshape(2, 3), np.full((2, 3), 4.0)
+    net.blobs["x"].data[...], net.blobs["z"].data[...] = x, z
+    arena = Arena(net.param_table.with_gradients)
+    params = [param.blob for param in net.learnable_params]
+    assert [blob.shape for blob in params] == [(3, 3), (1, 3), (1,)]
+    for _ in range(2):
+        for blob in params:  # which nobody holds
+            blob.write_diff()[...] = np.nan
+        arena.clear()
+        net.forward()
+        net.backward()
+        # s = 2·x·wᵀ with w = 0: ds = −z / 2, to each of the two
+        expected = 2 * (-z / 2).T @ x
+        np.testing.assert_allclose(params[0].read_diff(), expected, rtol=1e-6)
+        assert arena.update_reduced().sum() == pytest.approx(expected.sum(), rel=1e-6)
 
 
 def test_arena_of_no_params_has_the_extra_values_alone() -> None:

@@ -68,8 +68,8 @@ def test_callbacks_are_called_before_the_first_forward_and_once_gradients_are_th
             solver.net.callbacks.before_forward.append(lambda i: None if i else seen.append("forward"))
             solver.callbacks.append(
                 (
-                    lambda: seen.append(("start", solver.iter, bool(solver.arena.diff.any()))),
-                    lambda: seen.append(("ready", solver.iter, bool(solver.arena.diff.any()))),
+                    lambda: seen.append(("start", solver.iter, bool(solver.arena.update_reduced().any()))),
+                    lambda: seen.append(("ready", solver.iter, bool(solver.arena.update_reduced().any()))),
                 )
             )
             solver.solve()

@@ -3,77 +3,17 @@
 from __future__ import annotations
 
 import logging
-import threading
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from numpy.typing import NDArray
 
 from dtrain.core.net.arena import Arena
-from dtrain.core.net.net import Net
 from dtrain.core.net.params import trainable
-from dtrain.core.solver import updater
-from dtrain.core.solver.update_rules import UPDATE_RULES
 from dtrain.core.solver.updater import Updater
-from dtrain.dist.single import SingleCommunicator
 from dtrain.proto import caffe_pb2
 from tests.core.net_builder import inputs, make_net
-from tests.core.solver.small_runs import SmallRuns, opened, params_of
-
-Array = NDArray[np.float64]
-
-W, B = np.array([[1.0, -2.0, 3.0]]), np.array([-4.0])
-DW, DB = np.array([[2.0, 1.0, -2.0]]), np.array([4.0])  # norm √(4 + 1 + 4 + 16) = 5
-
-
-def least_squares(specs: str = "") -> str:
-    """Return the net loss = Σ (x·w + b − y)² / (2·8)."""
-    return (
-        inputs(x=(8, 3), y=(8, 1))
-        + f"""
-        layer {{ name: "ip" type: "InnerProduct" bottom: "x" top: "p" {specs}
-          inner_product_param {{ num_output: 1 }} }}
-        layer {{ name: "loss" type: "EuclideanLoss" bottom: "p" bottom: "y" top: "loss" }}"""
-    )
-
-
-@dataclass
-class Trial:
-    """A net with w and b, and its updater."""
-
-    net: Net
-    arena: Arena
-    updater: Updater
-
-    @property
-    def w(self) -> Array:
-        return self.net.params["ip"][0].data.astype(np.float64)
-
-    @property
-    def b(self) -> Array:
-        return self.net.params["ip"][1].data.astype(np.float64)
-
-    def update(self, dw: Array = DW, db: Array = DB, iteration: int = 0, world_size: int = 1) -> None:
-        weights, bias = self.net.params["ip"]
-        weights.diff[...], bias.diff[...] = dw, db
-        self.updater.apply(iteration, world_size)
-
-
-def make_trial(
-    fields: str, specs: str = "", text: str = "", fill: bool = True, num_threads: int | None = None
-) -> Trial:
-    policy = "" if "lr_policy" in fields else 'lr_policy: "fixed"'
-    param = text_format.Parse(f"base_lr: 0.5 {policy} {fields}", caffe_pb2.SolverParameter())
-    net = make_net(text or least_squares(specs))
-    arena = Arena(net.param_table.with_gradients)
-    trial = Trial(net, arena, Updater(param, net.learnable_params, arena, num_threads))
-    if fill:
-        weights, bias = net.params["ip"]
-        weights.data[...], bias.data[...] = W, B
-    return trial
-
+from tests.core.solver.trials import DB, DW, WIDE, Array, B, W, least_squares, make_trial
 
 SIGN_W, SIGN_B = np.sign(W), np.sign(B)
 
@@ -220,128 +160,25 @@ def test_apply_leaves_decay_out_where_dtrain_param_says_so(
     np.testing.assert_allclose(values, [8 - 0.25 * decay * 8 for decay in decays], rtol=1e-6)
 
 
-WIDE = (
-    inputs(x=(1, 7))
-    + """
-    layer { name: "ip" type: "InnerProduct" bottom: "x" top: "p"
-      inner_product_param { num_output: 5 weight_filler { type: "gaussian" } } }"""
-)
-DWIDE, DWIDE_B = np.arange(35).reshape(5, 7) - 17, np.arange(5) - 2.0
-
-
-def results_of(trial: Trial) -> list[Array]:
-    """Return all that three updates change."""
-    for iteration in range(3):
-        trial.update(DWIDE, DWIDE_B, iteration)
-    diffs = [param.blob.diff for param in trial.updater.params]
-    trial.updater.close()
-    return [trial.w, trial.b, *diffs, *trial.updater.history]
-
-
-@pytest.mark.parametrize("name", list(UPDATE_RULES))
-def test_apply_in_pieces_is_the_same_as_on_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = []
-    for piece_size in (1000, 3):
-        monkeypatch.setattr(updater, "PIECE_SIZE", piece_size)
-        trial = make_trial(f'type: "{name}" weight_decay: 0.5', text=WIDE, fill=False)
-        results.append(results_of(trial))
-    for whole, pieced in zip(*results, strict=True):
-        np.testing.assert_array_equal(whole, pieced)
-
-
-@pytest.mark.parametrize("fields", ["weight_decay: 0.5 iter_size: 3", "clip_gradients: 0.7"])
-@pytest.mark.parametrize("name", list(UPDATE_RULES))
-def test_apply_on_any_number_of_threads_is_the_same_to_the_last_bit(
-    name: str, fields: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(updater, "PIECE_SIZE", 3)
-    monkeypatch.setattr(updater, "SHARED_SIZE", 0)
-    results = [
-        results_of(make_trial(f'type: "{name}" {fields}', text=WIDE, fill=False, num_threads=num_threads))
-        for num_threads in (1, 2, 3, 7)
-    ]
-    assert np.any(results[0][0])
-    for of_several in results[1:]:
-        for one, other in zip(results[0], of_several, strict=True):
-            np.testing.assert_array_equal(one, other)
-
-
-def meet_in_apply(trial: Trial, monkeypatch: pytest.MonkeyPatch, num_threads: int) -> None:
-    """Let the rule wait until so many threads are in it at once."""
-    meeting, apply = threading.Barrier(num_threads), trial.updater.rule.apply
-
-    def wait_and_apply(*args: object) -> None:
-        meeting.wait(timeout=60)
-        apply(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(trial.updater.rule, "apply", wait_and_apply)
-
-
-def workers() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if thread.name.startswith("worker")}
-
-
-@pytest.mark.parametrize(("name", "piece_size", "num_threads"), [("SGD", 5, 4), ("LARS", 1000, 2)])
-def test_apply_of_enough_values_shares_the_pieces_or_params_among_threads(
-    name: str, piece_size: int, num_threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(updater, "PIECE_SIZE", piece_size)
-    monkeypatch.setattr(updater, "SHARED_SIZE", 40)  # of w and b together
-    monkeypatch.setenv("OMP_NUM_THREADS", str(num_threads))
-    trial = make_trial(f'type: "{name}"', text=WIDE, fill=False)
-    others = workers()
-    meet_in_apply(trial, monkeypatch, num_threads)  # 35 / 5 + 5 / 5 = 8 pieces, or 2 params
-    trial.update(DWIDE, DWIDE_B)
-    assert len(workers() - others) == num_threads - 1
-    np.testing.assert_allclose(trial.b, -0.5 * DWIDE_B, rtol=1e-6)  # one axis: LARS treats it as SGD does
-    trial.updater.close()
-    assert workers() <= others
-
-
-def test_solver_on_several_threads_takes_the_same_way_and_ends_them(
-    runs: SmallRuns, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(updater, "PIECE_SIZE", 7)
-    monkeypatch.setattr(updater, "SHARED_SIZE", 100)
-    path, others, trained = runs.write("clip_gradients: 0.5"), workers(), []
-    for num_threads in (1, 3):
-        monkeypatch.setenv("OMP_NUM_THREADS", str(num_threads))
-        with opened(path, SingleCommunicator()) as solver:
-            solver.step(4)
-            trained.append([*params_of(solver).values(), *solver.updater.history])
-            assert bool(workers() - others) == (num_threads > 1)
-        assert workers() <= others
-    for one, other in zip(*trained, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_apply_of_few_values_starts_no_thread() -> None:
-    others = workers()
-    trial = make_trial("clip_gradients: 1", text=WIDE, fill=False, num_threads=4)
-    trial.update(DWIDE, DWIDE_B)
-    assert workers() <= others
-
-
-def test_updater_that_nobody_holds_ends_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(updater, "PIECE_SIZE", 5)
-    monkeypatch.setattr(updater, "SHARED_SIZE", 0)
-    others = workers()
-    trial = make_trial("", text=WIDE, fill=False, num_threads=3)
-    trial.update(DWIDE, DWIDE_B)
-    started = workers() - others
-    assert started
-    del trial
-    for thread in started:
-        thread.join(timeout=60)
-        assert not thread.is_alive()
-
-
 def test_apply_counts_the_gradient_of_a_fixed_param_in_the_norm_under_force_backward() -> None:
     text = f"force_backward: true {least_squares('param { lr_mult: 0 }')}"
     trial = make_trial("clip_gradients: 1", text=text)
     trial.update()
     np.testing.assert_array_equal(trial.w, W)
     np.testing.assert_allclose(trial.b, B - 0.5 * DB / 5, rtol=1e-6)  # 5: with the 3 of DW
+
+
+def test_apply_takes_diffs_that_were_cleared_for_zeros() -> None:
+    trial = make_trial("clip_gradients: 1 weight_decay: 0.5", text=WIDE, fill=False)
+    params = [param.blob for param in trial.arena.params]
+    for blob in params:
+        blob.write_diff()[...] = np.nan  # of the iteration before, which nobody holds
+    trial.arena.clear()
+    params[0].add_to_diff(np.full(5, 4.0))  # the bias's, of norm 4·√5
+    before = trial.w
+    trial.updater.apply(0, 1)
+    np.testing.assert_allclose(trial.b, np.full(5, -0.5 / np.sqrt(5)), rtol=1e-6)
+    np.testing.assert_allclose(trial.w, 0.75 * before, rtol=1e-6)
 
 
 def test_apply_logs_each_step_of_multistep(caplog: pytest.LogCaptureFixture) -> None:

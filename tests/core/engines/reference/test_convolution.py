@@ -203,3 +203,21 @@ def test_convolution_backward_leaves_what_is_not_wanted(
             blob.diff[...] = 0
     rig.engine.create(spec).backward(*blobs, rig.void(spec.y_shape, 1.0), Wanted(*wanted))
     assert tuple(not np.isnan(blob.diff).any() for blob in blobs) == wanted
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["convolution", "deconvolution"])
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_convolution_backward_overwrites_a_cleared_diff_and_then_adds(
+    rig: Any, row: Row, transposed: bool
+) -> None:
+    spec = make_spec(row, transposed)
+    x, weight, bias = rig.normal(*spec.x_shape), rig.normal(*row.weight), rig.normal(spec.y_shape[1])
+    y = rig.void(spec.y_shape, rig.normal(*spec.y_shape))
+    operation = rig.engine.create(spec)
+    added = rig.blob(weight, 0.0), rig.blob(bias, 0.0)  # as the formula says: above
+    operation.backward(rig.blob(x), *added, y, Wanted())
+    cleared = rig.cleared(weight), rig.cleared(bias)
+    for times in (1, 2):
+        operation.backward(rig.blob(x), *cleared, y, Wanted())
+        for blob, expected in zip(cleared, added, strict=True):
+            rig.expect(blob.read_diff(), times * expected.diff)

@@ -67,3 +67,19 @@ def test_inner_product_without_bias_is_the_product_alone(rig: Any) -> None:
     operation.backward(x_blob, weight_blob, None, y_blob, Wanted())
     rig.expect(y_blob.data, multiply(x, weight, np.zeros(3)))
     rig.expect(weight_blob.diff, np.tile(x.sum(axis=0), (3, 1)))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (1, 5, 3), (4, 1, 3), (4, 5, 1), (3, 40, 20), (0, 5, 3)])
+def test_inner_product_backward_overwrites_a_cleared_diff_and_then_adds(
+    rig: Any, sizes: tuple[int, int, int], transposed: bool
+) -> None:
+    rows, inputs, outputs = sizes
+    x, weight, y_diff = rig.normal(rows, inputs), rig.normal(outputs, inputs), rig.normal(rows, outputs)
+    operation = rig.engine.create(InnerProductSpec(rows, inputs, outputs, transposed=transposed))
+    orient = np.transpose if transposed else np.asarray
+    weight_blob, bias_blob = rig.cleared(orient(weight)), rig.cleared(np.zeros(outputs))
+    for times in (1, 2):
+        operation.backward(rig.blob(x), weight_blob, bias_blob, rig.void(y_diff.shape, y_diff), Wanted())
+        rig.expect(weight_blob.read_diff(), times * orient(y_diff.T @ x))
+        rig.expect(bias_blob.read_diff(), times * y_diff.sum(axis=0))

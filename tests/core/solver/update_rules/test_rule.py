@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,6 +37,21 @@ def test_apply_leaves_in_diff_what_it_took_off(name: str) -> None:
         before, diff = data.copy(), random.standard_normal((3, 4))
         rule.apply(data, diff, history, Step(0.25, iteration))
         np.testing.assert_allclose(diff, before - data, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", list(UPDATE_RULES))
+def test_apply_that_is_not_to_show_the_change_leaves_the_diff_and_does_the_same(name: str) -> None:
+    results = []
+    for shows_change in (True, False):
+        rule = UPDATE_RULES[name](caffe_pb2.SolverParameter(momentum=0.5, delta=0.125))
+        random = np.random.default_rng(0)
+        data, diff = random.standard_normal((2, 3, 4))
+        before, history = diff.copy(), [np.ones((3, 4)) for _ in range(rule.num_histories)]
+        rule.apply(data, diff, history, Step(0.5, 1, 0.25, 0.5, shows_change))
+        assert np.array_equal(diff, before) == (not shows_change)
+        results.append([data, *history])
+    for shown, hidden in zip(*results, strict=True):
+        np.testing.assert_array_equal(hidden, shown)
 
 
 @pytest.mark.parametrize("name", list(UPDATE_RULES))
@@ -75,7 +91,10 @@ def test_regularise_scales_adds_decay_and_multiplies(
 ) -> None:
     rule = UPDATE_RULES["SGD"](text_format.Parse(fields, caffe_pb2.SolverParameter()))
     data, diff = W.copy(), G.copy()
-    rule.regularise(data, diff, step, times)
+    gradient = rule.regularise(data, diff, replace(step, shows_change=False), times)
+    np.testing.assert_array_equal(gradient, expected)
+    np.testing.assert_array_equal(diff, G)
+    assert rule.regularise(data, diff, step, times) is diff
     np.testing.assert_array_equal(diff, expected)
     np.testing.assert_array_equal(data, W)
 
@@ -90,6 +109,7 @@ def test_scratch_is_one_memory_that_grows_as_needed() -> None:
     assert grown.shape == (100,)
     assert np.shares_memory(rule.scratch(small), grown)
     assert rule.scratch(large.astype(np.float64)).dtype == np.float64
+    assert not np.shares_memory(rule.scratch(small, "another purpose"), rule.scratch(small))
 
 
 def test_scratch_of_another_thread_is_other_memory() -> None:

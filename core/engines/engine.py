@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 from abc import ABC
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
 from dtrain.core.registry import Registry
 from dtrain.core.tensor import Memory
@@ -20,6 +22,18 @@ log = logging.getLogger(__name__)
 
 class NotOffered(Exception):
     """An engine has an operation, but not for this spec; in words for what, if that is not the whole operation."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What runs at one place of a net, a layer or several as one, and on what.
+
+    runs: keeps the operations that the engine has made for it.
+    """
+
+    runs: object
+    bottoms: Sequence[Blob]
+    tops: Sequence[Blob]
 
 
 class Engine(ABC):
@@ -73,6 +87,9 @@ class Engine(ABC):
         if text not in self._told:
             self._told.add(text)
             log.info(text)
+
+    def plan(self, steps: Sequence[Step]) -> None:  # noqa: B027 (optional hook)
+        """Hear what a net will run forward, in order, before it does, and prepare its operations."""
 
     def describe(self) -> str:
         """Return one line on the libraries and threads behind this engine."""

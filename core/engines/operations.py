@@ -163,32 +163,53 @@ class BatchNormSpec:
 class BatchNormOperation(Protocol):
     """What batch normalisation offers. y may be x itself."""
 
-    def forward(self, x: Blob, y: Blob, mean: Blob, variance: Blob) -> None:
-        """Compute y.data; mean.data and variance.data (C) are written with batch_statistics, else read."""
+    def forward(self, x: Blob, y: Blob, mean: Blob, variance: Blob, keeps: bool = True) -> None:
+        """Compute y.data; mean.data and variance.data (C) are written with batch_statistics, else read.
+
+        keeps: whether backward may follow, for which more than x and y may have to be kept.
+        """
 
     def backward(self, x: Blob, y: Blob) -> None:
         """Compute x.diff: through the statistics with batch_statistics, else dy / sqrt(variance + eps)."""
 
+    def let_go(self) -> None:
+        """Forget what forward has kept for backward."""
+
 
 @dataclass(frozen=True)
-class ScaledBatchNormSpec:
-    """Batch normalisation with a learned scale, and shift, of each channel at one go: y = s·(x − mean)/… + b.
+class FusedBatchNormSpec:
+    """Batch normalisation with a learned scale, and shift, of each channel, and relu: y = max(s·(x − mean)/… + b, 0).
 
-    Only for engines that do it faster than `norm` and what comes behind it one after the other.
+    Each of the three may be left out; a shift comes with a scale only. A NaN must stay one in relu too. Only for
+    engines that do it faster than `norm` and what comes behind it one after the other.
     """
 
     norm: BatchNormSpec
-    shift: bool
+    scale: bool = True
+    shift: bool = True
+    relu: bool = False
 
 
-class ScaledBatchNormOperation(Protocol):
-    """What batch normalisation with a scale offers. y may be x itself."""
+class FusedBatchNormOperation(Protocol):
+    """What batch normalisation with more behind it offers. y may be x itself."""
 
-    def forward(self, x: Blob, y: Blob, mean: Blob, variance: Blob, scale: Blob, shift: Blob | None) -> None:
-        """Compute y.data, and mean and variance as BatchNormOperation does."""
+    def forward(
+        self,
+        x: Blob,
+        y: Blob,
+        mean: Blob,
+        variance: Blob,
+        scale: Blob | None,
+        shift: Blob | None,
+        keeps: bool = True,
+    ) -> None:
+        """Compute y.data, and mean and variance; all as BatchNormOperation does."""
 
-    def backward(self, x: Blob, y: Blob, scale: Blob, shift: Blob | None, wanted: Wanted) -> None:
+    def backward(self, x: Blob, y: Blob, scale: Blob | None, shift: Blob | None, wanted: Wanted) -> None:
         """Compute the wanted ones of x.diff (overwritten), scale.diff (weight) and shift.diff (bias), accumulated."""
+
+    def let_go(self) -> None:
+        """Forget what forward has kept for backward."""
 
 
 @dataclass(frozen=True)
@@ -242,5 +263,48 @@ class ManyToOneOperation(Protocol):
         """Compute the diff of each wanted x."""
 
 
+@dataclass(frozen=True)
+class FusedWeightedSpec:
+    """What `operation` gives, plus another blob of y's shape if `adds`, then of that max(·, 0) if `relu`.
+
+    Only for engines that do it faster than one after the other.
+    """
+
+    operation: ConvolutionSpec | InnerProductSpec
+    adds: bool
+    relu: bool
+
+
+class FusedWeightedOperation(Protocol):
+    """What convolution and inner product offer together with what comes behind. added: what is added, if anything."""
+
+    def forward(self, x: Blob, weight: Blob, bias: Blob | None, added: Blob | None, y: Blob) -> None:
+        """Compute y.data."""
+
+    def backward(
+        self,
+        x: Blob,
+        weight: Blob,
+        bias: Blob | None,
+        added: Blob | None,
+        y: Blob,
+        wanted: Wanted,
+        wants_added: bool,
+    ) -> None:
+        """Compute what WeightedOperation does, and added.diff (overwritten) if wanted, from y.data (whose sign alone
+        counts) and y.diff, which may be written over.
+        """
+
+
+@dataclass(frozen=True)
+class FusedSumSpec:
+    """max(Σ coeff_i·x_i, 0). Only for engines that do it faster than `sum` and the rest one after the other.
+
+    Carried out by a ManyToOneOperation, whose backward reads y.data, of which the sign alone counts.
+    """
+
+    sum: EltwiseSpec
+
+
 # What an engine may leave out: layers ask for it by `create_own` and do without it.
-OPTIONAL: tuple[type, ...] = (ScaledBatchNormSpec,)
+OPTIONAL: tuple[type, ...] = (FusedBatchNormSpec, FusedSumSpec, FusedWeightedSpec)

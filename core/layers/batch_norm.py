@@ -9,9 +9,8 @@ from dtrain.core.blob import Blob
 from dtrain.core.engines.operations import BatchNormOperation, BatchNormSpec
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS, FusedLayers, InPlace, Layer
-from dtrain.core.layers.parts.scaled_batch_norm import fuse
+from dtrain.core.layers.parts.fused_batch_norm import fuse_with
 from dtrain.core.layers.parts.synchronised_batch_norm import SynchronisedBatchNorm
-from dtrain.core.layers.scale import Scale
 from dtrain.proto import caffe_pb2
 
 ZERO = caffe_pb2.FillerParameter(type="constant", value=0)
@@ -76,7 +75,7 @@ class BatchNorm(Layer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Normalise; without global statistics also update the running sums."""
         with self.statistics(bottom[0].count):
-            self.operation.forward(bottom[0], top[0], self.mean, self.variance)
+            self.operation.forward(bottom[0], top[0], self.mean, self.variance, self.runs_backward)
 
     @contextmanager
     def statistics(self, count: int) -> Iterator[None]:
@@ -96,9 +95,13 @@ class BatchNorm(Layer):
         if propagate_down[0]:
             self.operation.backward(bottom[0], top[0])
 
-    def fused_with(self, behind: Layer, num_bottoms: int) -> FusedLayers | None:
-        """Return what does this layer's work and that of a Scale in one."""
-        return fuse(self, behind, num_bottoms) if isinstance(behind, Scale) else None
+    def fused_with(self, behind: Layer, num_bottoms: int, place: int) -> FusedLayers | None:
+        """Return what does this layer's work and that of a Scale or ReLU in one."""
+        return fuse_with(self, behind, num_bottoms)
+
+    def let_go(self) -> None:
+        """Forget the bottom, or what was made of it."""
+        self.operation.let_go()
 
     def _create_operation(self, spec: BatchNormSpec) -> BatchNormOperation:
         """Return the engine's operation, or that over all ranks where it is asked for and there are several."""

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dtrain.core.blob import Blob
 from dtrain.core.engines.operations import EltwiseSpec
 from dtrain.core.errors import UserError
-from dtrain.core.layers.layer import LAYERS, Arity, Layer
+from dtrain.core.layers.layer import LAYERS, Arity, FusedLayers, Layer
+from dtrain.core.layers.parts.fused_sum import fuse_with
 from dtrain.core.layers.parts.shapes import check_equal_shapes
 from dtrain.proto import caffe_pb2
 
@@ -48,8 +49,8 @@ class Eltwise(Layer):
         coeffs = tuple(param.coeff) or (1.0,) * len(bottom)
         # The other gradient of PROD needs the top, which a layer behind may have written over in place.
         is_stable = param.stable_prod_grad or bool(self.overwritten_by)
-        spec = EltwiseSpec(bottom[0].shape, self.operation_name, coeffs, is_stable)
-        self.operation = self.engine.create(spec)
+        self.spec = EltwiseSpec(bottom[0].shape, self.operation_name, coeffs, is_stable)
+        self.operation = self.engine.create(self.spec)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Compute the top."""
@@ -59,3 +60,12 @@ class Eltwise(Layer):
         """Compute the bottoms' gradients."""
         if any(propagate_down):
             self.operation.backward(bottom, top[0], propagate_down)
+
+    def fused_with(self, behind: Layer, num_bottoms: int, place: int) -> FusedLayers | None:
+        """Return what does this layer's work and that of a ReLU in one."""
+        return fuse_with(self, behind)
+
+    @property
+    def adds_two(self) -> bool:
+        """Whether the top is the sum of two bottoms."""
+        return self.spec.operation == "SUM" and self.spec.coeffs == (1.0, 1.0)

@@ -44,5 +44,6 @@ class InnerProduct(WeightedLayer):
         outer = shape[: self.axis]
         top[0].reshape(*outer, param.num_output)
         has_bias = self.bias is not None
-        spec = InnerProductSpec(math.prod(outer), num_inputs, param.num_output, has_bias, param.transpose)
-        self.operations = [self.engine.create(spec)]
+        rows = math.prod(outer)
+        self.spec = InnerProductSpec(rows, num_inputs, param.num_output, has_bias, param.transpose)
+        self.operations = [self.engine.create(self.spec)]

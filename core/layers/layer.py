@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from dtrain.core.blob import Blob, BlobVec
 from dtrain.core.engines.engine import Engine
@@ -71,17 +71,27 @@ class LayerContext:
     synthetic: Synthetic | None = None
 
 
-class FusedLayers(Protocol):
-    """Two layers, one behind the other, as one; forward and backward are those of a Layer.
+class FusedLayers(ABC):
+    """Layers that follow one another, as one; forward and backward are those of a Layer.
 
-    The first one's bottoms and the second one's tops are given; what lies between them is not written.
+    Bottoms are those that come from outside: the first one's, then in order what later ones read beside what the one
+    before them has made. Tops are the last one's; what lies between is not written.
     """
 
+    @abstractmethod
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Compute the tops' data."""
 
+    @abstractmethod
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
-        """Overwrite the diff of each bottom that propagate_down asks for; add to the diffs of both layers' params."""
+        """Overwrite the diff of each bottom that propagate_down asks for; add to the diffs of all layers' params."""
+
+    def fused_with(self, behind: Layer, num_bottoms: int, place: int) -> FusedLayers | None:
+        """Return what does the work of these layers and of the one behind, as Layer.fused_with does."""
+        return None
+
+    def let_go(self) -> None:  # noqa: B027 (optional hook)
+        """Forget what forward has kept for backward, as Layer.let_go does."""
 
 
 class Layer(ABC):
@@ -129,6 +139,7 @@ class Layer(ABC):
         self.blobs = BlobVec()
         self.param_propagate_down: list[bool] = []
         self.overwritten_by: tuple[str, ...] = ()  # types of the layers behind that do so on top 0
+        self.runs_backward = True  # whether it may: if not, nothing needs to be kept for it
 
     @property
     def type(self) -> str:
@@ -150,12 +161,15 @@ class Layer(ABC):
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Overwrite the diff of each bottom that propagate_down asks for; add to the params' diffs."""
 
-    def fused_with(self, behind: Layer, num_bottoms: int) -> FusedLayers | None:
+    def fused_with(self, behind: Layer, num_bottoms: int, place: int) -> FusedLayers | None:
         """Return what does the work of this layer and of the one that alone reads its top; None if there is no such.
 
-        num_bottoms: how many that one has. Both have been reshaped.
+        num_bottoms: how many that one has. place: which of them is the top. Both have been reshaped.
         """
         return None
+
+    def let_go(self) -> None:  # noqa: B027 (optional hook)
+        """Forget what forward has kept for backward, if that is large: forward runs again before that."""
 
     def get_state(self) -> bytes | None:
         """Return what this rank's layer carries from batch to batch beside its params; None: it never does.

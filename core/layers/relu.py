@@ -22,6 +22,12 @@ class ReLU(UnaryLayer):
 
     needs_top = False
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is max(x, 0), and y will still tell where in backward."""
+        slope = self.param.relu_param.negative_slope
+        return not slope and SIGN_KEEPING.issuperset(self.overwritten_by)
+
     def spec(self, shape: tuple[int, ...]) -> ActivationSpec:
         """Return the engine's relu."""
         return ActivationSpec(shape, "relu", self.param.relu_param.negative_slope)

@@ -23,8 +23,9 @@ from dtrain.core.layers import LAYERS
 from dtrain.core.layers.layer import InPlace, Layer, LayerContext
 from dtrain.core.layers.parts.reading import ReadingLayer
 from dtrain.core.net.callbacks import Callbacks
-from dtrain.core.net.fusion import Pair, find_pairs
+from dtrain.core.net.fusion import Group, find_groups
 from dtrain.core.net.params import Param, ParamTable
+from dtrain.core.net.steps import find_steps
 from dtrain.data.errors import DataError
 from dtrain.dist.activity import Activity
 from dtrain.proto import caffe_pb2
@@ -41,6 +42,7 @@ class Net:
     any. bottoms[i], tops[i]: the blobs of layer i. inputs: the tops of Input layers. outputs: the blobs that no
     layer consumes, sorted by name as Caffe does. blob_loss_weights: blob name → weight of its sum in the loss.
     needs[i]: what layer i does in backward. callbacks: what is called around the layers of forward and backward.
+    groups: the layers that run as one, each group under the indices of all its layers.
 
     Raises UserError with the mistakes of all layers: shapes that don't fit, fields that can't be.
     """
@@ -62,7 +64,7 @@ class Net:
         self.activity = activity if activity is not None else Activity()
         self.callbacks = Callbacks()
         self._known_shapes: list[list[tuple[int, ...]]] = []
-        self._pairs: dict[int, Pair] = {}
+        self.groups: dict[int, Group] = {}
         self._set_up_layers()
         self.needs = self._find_needs()
         self._forward_words = [_forward_words(layer) for layer in self.layers]
@@ -73,6 +75,7 @@ class Net:
         self.inputs = [
             name for i, layer in enumerate(self.layers) if layer.type == "Input" for name in self.top_names[i]
         ]
+        self._plan()
 
     @property
     def phase(self) -> int:
@@ -134,8 +137,8 @@ class Net:
         layer, bottom, top = self.layers[i], self.bottoms[i], self.tops[i]
         try:
             self._reshape_if_needed(i)
-            if pair := self._pairs.get(i):
-                self._forward_pair(pair, i)
+            if group := self.groups.get(i):
+                self._forward_group(group, i)
             else:
                 layer.forward(bottom, top)
         except (UserError, DataError) as error:
@@ -154,8 +157,8 @@ class Net:
             try:
                 if i in self._refusals:
                     raise UserError(*self._refusals[i])
-                if pair := self._pairs.get(i):
-                    self._backward_pair(pair, i)
+                if group := self.groups.get(i):
+                    self._backward_group(group, i)
                 else:
                     self.layers[i].backward(self.tops[i], needs.bottoms, self.bottoms[i])
             except UserError as error:
@@ -163,23 +166,30 @@ class Net:
 
     def fuse(self) -> None:
         """Run layers as one from now on where that is faster; what lies between them is not computed then."""
-        self._pairs = find_pairs(self.layers, self.bottom_names, self.top_names, self.loss_weights)
+        self.groups = find_groups(
+            self.layers, self.bottom_names, self.top_names, self.loss_weights, self.needs
+        )
+        self._plan()
 
     @property
     def fused_layers(self) -> frozenset[int]:
         """The indices of the layers that run as one with a neighbour."""
-        return frozenset(self._pairs)
+        return frozenset(self.groups)
 
-    def _forward_pair(self, pair: Pair, i: int) -> None:
-        """Run both layers when it is the first one's turn."""
-        if i == pair.first:
-            self._reshape_if_needed(i + 1)
-            pair.layers.forward(self.bottoms[i], self.tops[i + 1])
+    def _forward_group(self, group: Group, i: int) -> None:
+        """Run all layers of the group when it is the first one's turn."""
+        if i == group.first:
+            for k in range(i + 1, group.last + 1):
+                self._reshape_if_needed(k)
+            bottoms = [self.bottoms[k][place] for k, place in group.bottoms]
+            group.layers.forward(bottoms, self.tops[group.last])
 
-    def _backward_pair(self, pair: Pair, i: int) -> None:
-        """Run both layers when it is the second one's turn."""
-        if i != pair.first:
-            pair.layers.backward(self.tops[i], self.needs[pair.first].bottoms, self.bottoms[pair.first])
+    def _backward_group(self, group: Group, i: int) -> None:
+        """Run all layers of the group when it is the last one's turn."""
+        if i == group.last:
+            bottoms = [self.bottoms[k][place] for k, place in group.bottoms]
+            wanted = [self.needs[k].layer and self.needs[k].bottoms[place] for k, place in group.bottoms]
+            group.layers.backward(self.tops[i], wanted, bottoms)
 
     def reshape(self) -> None:
         """Give all blobs their shapes anew, after an input has been reshaped."""
@@ -188,11 +198,12 @@ class Net:
                 self._reshape_layer(i)
             except UserError as error:
                 raise self._in_name_of(i, error) from error.__cause__ or error
+        self._plan()
 
     def clear_param_diffs(self) -> None:
         """Set the diffs of all params to 0."""
         for param in self.learnable_params:
-            param.blob.write_diff()[...] = 0
+            param.blob.clear_diff()
 
     def share_params_with(self, other: Net) -> None:
         """Use the params of the layers of the same names in `other`. Raises UserError where shapes differ."""
@@ -220,6 +231,10 @@ class Net:
         """Stop reader threads and close the files of all layers."""
         for layer in self.layers:
             layer.close()
+
+    def _plan(self) -> None:
+        """Tell the engine what will run."""
+        self.context.engine.plan(find_steps(self.layers, self.bottoms, self.tops, self.groups))
 
     def _refresh(self) -> None:
         """Bring what layers have computed elsewhere to the arrays that somebody got from blob.data or blob.diff."""
@@ -325,6 +340,7 @@ class Net:
         self._refusals = self._find_refusals(needs)
         for layer, need in zip(self.layers, needs, strict=True):
             layer.param_propagate_down = need.params
+            layer.runs_backward = need.layer
         return needs
 
     def _find_refusals(self, needs: Sequence[Needs]) -> dict[int, list[str]]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines import Engine, create_engine
 from dtrain.core.engines.onednn.library import MissingLibrary
+from dtrain.core.layers.layer import FusedLayers
+from dtrain.core.net.fusion import Group
 from dtrain.launcher.layer_table import engine_of, find_layouts, layer_table, layout_of
 from dtrain.launcher.layer_times import LayerTimes
 from tests.core.net_builder import inputs, make_net
@@ -16,6 +20,14 @@ PRODUCTS = """
 layer { name: "first" type: "InnerProduct" bottom: "x" top: "a" inner_product_param { num_output: 500 } }
 layer { name: "second" type: "InnerProduct" bottom: "a" top: "b" inner_product_param { num_output: 5 } }
 layer { name: "loss" type: "EuclideanLoss" bottom: "b" bottom: "y" top: "loss" }
+"""
+NORMS = """
+layer { name: "conv" type: "Convolution" bottom: "x" top: "conv" convolution_param { num_output: 16 kernel_size: 1 } }
+layer { name: "norm" type: "BatchNorm" bottom: "conv" top: "norm" }
+layer { name: "scale" type: "Scale" bottom: "norm" top: "norm" }
+layer { name: "relu" type: "ReLU" bottom: "norm" top: "norm" }
+layer { name: "drop" type: "Dropout" bottom: "norm" top: "drop" }
+layer { name: "loss" type: "EuclideanLoss" bottom: "drop" bottom: "y" top: "loss" }
 """
 IMAGES = """
 layer { name: "conv" type: "Convolution" bottom: "x" top: "conv" convolution_param { num_output: 32 kernel_size: 3 } }
@@ -61,6 +73,39 @@ def test_layer_table_of_clocks_that_stand_still_divides_by_nothing() -> None:
     zeros = np.zeros((1, 5))
     lines = layer_table(net, LayerTimes(tuple(net.layer_names), zeros, zeros), [""] * 5)
     assert lines[-1].split() == ["total", "0.000", "0.000", "-", "0.0%"]
+
+
+class Products(FusedLayers):
+    """Stands for the two products of PRODUCTS as one."""
+
+    def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+        """Not called."""
+
+    def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
+        """Not called."""
+
+
+def test_layer_table_of_layers_that_run_as_one_says_so_and_has_one_rate() -> None:
+    net = make_net(inputs(x=(8, 1000), y=(8, 5)) + PRODUCTS)
+    net.groups = dict.fromkeys((2, 3), Group(2, 3, Products(), ((2, 0),)))
+    times = LayerTimes(
+        tuple(net.layer_names), np.array([[0, 0, 4.0, 0, 0.5]]), np.array([[0.0, 0.0, 0.0, 12.06, 0.0]])
+    )
+    # 16 MFLOP of the first, 120 kFLOP of the second, in 16.06 ms.
+    lines = layer_table(net, times, ["plain", "plain", "", "plain", "plain"])
+    assert [line.split() for line in lines[3:5]] == [
+        ["first", "InnerProduct", "numpy", "4.000", "0.000", "1.0", "24.2%"],
+        ["second", "InnerProduct", "fused", "plain", "0.000", "12.060", "-", "72.8%"],
+    ]
+
+
+def test_find_layouts_of_layers_that_run_as_one_are_the_last_ones(onednn: Engine) -> None:
+    net = make_net(inputs(x=(2, 16, 8, 8), y=(2, 16, 8, 8)) + NORMS, engine=onednn)
+    net.fuse()
+    layouts = dict(zip(net.layer_names, find_layouts(net), strict=True))
+    assert layouts["norm"] == layouts["scale"] == ""
+    assert layouts["relu"] != ""
+    assert engine_of(net.groups[net.layer_names.index("norm")].layers) == "onednn"
 
 
 def test_find_layouts_on_the_reference_engine_are_plain() -> None:

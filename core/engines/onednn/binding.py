@@ -10,7 +10,7 @@ import ctypes
 import math
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from dtrain.dist.memory import aligned_zeros
 Shape = tuple[int, ...]
 Array = NDArray[Any]
 Int64 = ctypes.c_int64
+PostOps = Sequence[tuple[Any, ...]]  # (name, arguments…) of what is done to each result before it is stored
 
 FLOAT32, BF16 = 3, 2  # the types of values …
 NUM_BYTES = {FLOAT32: 4, BF16: 2}  # … and what one takes
@@ -35,9 +36,10 @@ SCALE, SHIFT, DIFF_SCALE, DIFF_SHIFT = 51, 52, 255, 256
 WORKSPACE, SCRATCHPAD = 64, 80
 DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, DIFF_BIAS = 129, 145, 161, 169
 MULTIPLE_SRC = 1024
-POST_OP_1_SRC_1 = 32768 * 2 | SRC_1  # the second operand of post-operation 1
+POST_OP_0_SRC_1, POST_OP_1_SRC_1 = 32768 | SRC_1, 32768 * 2 | SRC_1  # second operands of post-operations 0, 1
 
 _IN_ANY_LAYOUT = 1
+_BLOCKED_BY_16 = 78  # the tag of channels in blocks of 16, for 4 axes
 _CPU = 1
 _IN_ORDER = 1
 _UNIMPLEMENTED = 3
@@ -98,26 +100,26 @@ class PrimitiveDescriptor:
 
 
 class Slot:
-    """The place of one argument of a primitive: a layout, and the array that is there now."""
+    """The place of one argument of a primitive: a layout, and the array that is there now.
+
+    array: returns that array, or None if there is none or nobody has it any more: its memory is not kept.
+    """
+
+    __slots__ = ("__weakref__", "_descriptor", "_set", "array", "handle")
 
     def __init__(self, binding: Binding, descriptor: Descriptor) -> None:
         self.handle = ctypes.c_void_p()
         self._descriptor = descriptor
-        self._array: Array | None = None
+        self.array: Callable[[], Array | None] = _no_array
         self._set = binding.functions.dnnl_memory_set_data_handle
         binding.call("memory_create", ctypes.byref(self.handle), descriptor, binding.engine, None)
         _destroy_with(self, binding.functions.dnnl_memory_destroy, self.handle)
 
     def put(self, array: Array) -> None:
         """Let the argument be in `array`, which has the slot's layout."""
-        if array is not self._array:
-            assert array.nbytes >= self._descriptor.num_bytes, "an array does not hold what its layout takes"
-            self._set(self.handle, array.ctypes.data)
-            self._array = array
-
-    def let_go(self) -> None:
-        """Forget the array, so that its memory can be given back."""
-        self._array = None
+        assert array.nbytes >= self._descriptor.num_bytes, "an array does not hold what its layout takes"
+        self._set(self.handle, array.ctypes.data)
+        self.array = weakref.ref(array)
 
 
 class Primitive:
@@ -147,13 +149,11 @@ class Primitive:
         if self._num_scratchpad_bytes:
             arrays = (*arrays, binding.scratchpad(self._num_scratchpad_bytes))
         for slot, array in zip(self._slots, arrays, strict=True):
-            slot.put(array)
-        binding.check(binding.execute(self._handle, binding.stream, len(arguments), arguments), "execute")
-
-    def let_go(self) -> None:
-        """Forget the arrays of the last run."""
-        for slot in self._slots:
-            slot.let_go()
+            if slot.array() is not array:
+                slot.put(array)
+        status = binding.execute(self._handle, binding.stream, len(arguments), arguments)
+        if status:
+            binding.check(status, "execute")
 
 
 class Binding:
@@ -198,9 +198,15 @@ class Binding:
 
     def any_layout(self, shape: Shape, of: int = FLOAT32) -> Descriptor:
         """Return a descriptor that leaves the layout to the primitive."""
+        return self._tagged(shape, of, _IN_ANY_LAYOUT)
+
+    def blocked(self, shape: Shape, of: int = FLOAT32) -> Descriptor:
+        """Return the descriptor of values of `shape` (N, C, H, W) with channels in blocks of 16."""
+        return self._tagged(shape, of, _BLOCKED_BY_16)
+
+    def _tagged(self, shape: Shape, of: int, tag: int) -> Descriptor:
         handle = ctypes.c_void_p()
-        name = "memory_desc_create_with_tag"
-        self.call(name, ctypes.byref(handle), len(shape), shape, of, _IN_ANY_LAYOUT)
+        self.call("memory_desc_create_with_tag", ctypes.byref(handle), len(shape), shape, of, tag)
         return Descriptor(self, handle)
 
     def part(self, whole: Descriptor, shape: Shape, start: Shape) -> Descriptor:
@@ -213,13 +219,10 @@ class Binding:
             raise NotOffered
         return Descriptor(self, handle)
 
-    def describe(
-        self, kind: str, *arguments: Any, post_ops: Sequence[tuple[Any, ...]] = ()
-    ) -> PrimitiveDescriptor:
+    def describe(self, kind: str, *arguments: Any, post_ops: PostOps = ()) -> PrimitiveDescriptor:
         """Return the descriptor of a primitive: dnnl_`kind`_primitive_desc_create's, from what follows the engine.
 
-        post_ops: (name, arguments…) of what is done to each result before it is stored. Raises NotOffered where
-        oneDNN has no code, or its plain loops only.
+        Raises NotOffered where oneDNN has no code, or its plain loops only.
         """
         handle = ctypes.c_void_p()
         attributes = self._attributes(post_ops)
@@ -240,7 +243,7 @@ class Binding:
             array = self._lent.array = make_array(num_bytes)
         return array
 
-    def _attributes(self, post_ops: Sequence[tuple[Any, ...]]) -> ctypes.c_void_p:
+    def _attributes(self, post_ops: PostOps) -> ctypes.c_void_p:
         attributes, chain = ctypes.c_void_p(), ctypes.c_void_p()
         self.call("primitive_attr_create", ctypes.byref(attributes))
         self.call("primitive_attr_set_scratchpad_mode", attributes, _USERS_SCRATCHPAD)
@@ -254,6 +257,10 @@ class Binding:
 
 def _destroy_with(owner: object, destroy: Any, handle: ctypes.c_void_p) -> None:
     weakref.finalize(owner, destroy, handle).atexit = False  # the process's end needs no tidying
+
+
+def _no_array() -> None:
+    return None
 
 
 def row_major(shape: Shape) -> Shape:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from dtrain.core.blob import Blob
 from dtrain.core.engines.engine import NotOffered
 from dtrain.core.engines.onednn import binding as dnn
+from dtrain.core.engines.onednn.layout_costs import BLOCKED, FEW, LAST, convolution_costs
 from dtrain.core.engines.onednn.layouts import make_reorder
 from dtrain.core.engines.operations import ConvolutionSpec, Shape, Wanted, WeightedOperation
 
@@ -19,24 +22,38 @@ if TYPE_CHECKING:
 _DIRECT = {False: 0x1, True: 0xA}  # the algorithm, by transposed
 _MAX_SPATIAL_AXES = 3
 _MAX_PAD_OF_STRIDED_DEPTH = 2  # beyond it oneDNN 3.2 leaves parts of the weight's gradient undefined
-_BLOCK = 16  # oneDNN's blocked layouts fill up the channels to a multiple of this …
-_FEW = 3  # … but for the few of an image
+_ADD = 0x1FFF0
+
+_Operands = Callable[[dnn.Descriptor, dnn.Descriptor, dnn.Descriptor], tuple[dnn.Descriptor | None, ...]]
 
 
-def create_convolution(spec: ConvolutionSpec, engine: OneDnnEngine) -> Convolution:
+def create_convolution(
+    spec: ConvolutionSpec, engine: OneDnnEngine, post_ops: dnn.PostOps = (), adds: bool = False
+) -> Convolution:
     """Return what carries out `spec` in the values that the engine computes in."""
     kind = "Deconvolution" if spec.transposed else "Convolution"
-    return engine.create_in_its_values(kind, lambda values: Convolution(spec, engine, values))
+    return engine.create_in_its_values(kind, lambda values: Convolution(spec, engine, values, post_ops, adds))
 
 
 class Convolution:
     """Carry out a ConvolutionSpec, transposed or not, in values of type FLOAT32 or BF16; sums are float32.
 
     The weight is kept plain, where the update rules work, and reordered once per change; its gradient is computed in
-    a layout of oneDNN's, in float32, and added to the plain one. What backward needs is made when it first runs.
+    a layout of oneDNN's, in float32, and added to the plain one. What a pass needs is made when it first runs.
+
+    layout: the one of layout_costs.py in which it works, if it can; at first what is best for it alone. costs: its
+    seconds in those among which it can choose.
+    adds: another blob is added to what is computed. post_ops: what is done then; backward knows of neither.
     """
 
-    def __init__(self, spec: ConvolutionSpec, engine: OneDnnEngine, values: int = dnn.FLOAT32) -> None:
+    def __init__(
+        self,
+        spec: ConvolutionSpec,
+        engine: OneDnnEngine,
+        values: int = dnn.FLOAT32,
+        post_ops: dnn.PostOps = (),
+        adds: bool = False,
+    ) -> None:
         self.spec = spec
         self.engine = engine
         self.values = values
@@ -60,15 +77,19 @@ class Convolution:
         self.bias = self.layouts.plain((self.y_shape[1],)) if spec.bias else None
         dilation = tuple(step - 1 for step in spec.dilation)  # oneDNN counts what is left out
         self.window = (spec.stride, dilation, spec.pad, _far_pads(spec))
-        self.what = self._describe_forward()
-        self._make_forward()
+        self._adds = adds
+        self._post_ops = post_ops
+        self.costs = convolution_costs(spec)
         self._gradients: _Gradients | Convolution | WeightedOperation | None = None
+        self._work_in(min(self.costs, key=lambda layout: self.costs[layout]))
 
-    def forward(self, x: Blob, weight: Blob, bias: Blob | None, y: Blob) -> None:
+    def forward(self, x: Blob, weight: Blob, bias: Blob | None, y: Blob, added: Blob | None = None) -> None:
         """Compute y.data."""
-        biases = [] if bias is None else [bias.read_data()]
+        others = [] if bias is None else [bias.read_data()]
+        if added is not None:
+            others.append(added.read_data(self.y_memory))
         x_data, weight_data = x.read_data(self.x_memory), weight.read_data(self.weight_memory)
-        self.primitive.run(x_data, weight_data, *biases, y.write_data(self.y_memory))
+        self.primitive.run(x_data, weight_data, *others, y.write_data(self.y_memory))
 
     def backward(self, x: Blob, weight: Blob, bias: Blob | None, y: Blob, wanted: Wanted) -> None:
         """Compute the wanted ones of x.diff, weight.diff (accumulated) and bias.diff (accumulated)."""
@@ -87,38 +108,83 @@ class Convolution:
             operation: WeightedOperation = self.engine.ask_fallback(self.spec, what)
             return operation
 
-    def _describe_forward(self) -> dnn.PrimitiveDescriptor:
-        x, weight, y = self.wishes(self.values)
+    def work_in(self, layout: str) -> None:
+        """Work in this layout of layout_costs.py from now on, as the net's plan says, if oneDNN has fast code for it.
+
+        Nothing may be under way: backward belongs to the forward before.
+        """
+        if layout != self.layout:
+            self._work_in(layout)
+
+    def _work_in(self, layout: str) -> None:
+        self.layout = layout
+        try:
+            self._find_memories(self._describe_forward(layout))
+        except NotOffered:
+            if layout == BLOCKED and LAST not in self.costs:
+                raise
+            self._find_memories(self._describe_forward(LAST if layout == BLOCKED else BLOCKED))
+        self.__dict__.pop("primitive", None)
+        self._gradients = None
+
+    def _describe_forward(self, layout: str) -> dnn.PrimitiveDescriptor:
+        x, weight, y = self._wishes(layout)
         arguments = (dnn.FORWARD, self.algorithm, x, weight, self.bias, y, *self.window)
-        return self.binding.describe(f"{self.kind}_forward", *arguments)
+        post_ops = self._post_ops
+        if self._adds:  # in the layout of y, which is not known yet
+            post_ops = (("binary", _ADD, self.binding.any_layout(self.y_shape, self.values)), *post_ops)
+        what = self.binding.describe(f"{self.kind}_forward", *arguments, post_ops=post_ops)
+        if post_ops and "gemm" in what.implementation():  # which does post-operations in a plain loop
+            raise NotOffered
+        return what
 
-    def wishes(self, of_weight: int) -> tuple[dnn.Descriptor, ...]:
-        """Return the layouts to ask oneDNN for, of x, weight (or its gradient; values of type `of_weight`) and y:
-        what it likes best, in most cases.
+    def _wishes(self, layout: str) -> tuple[dnn.Descriptor, ...]:
+        """Return the layouts to ask oneDNN for, of x, weight and y: with channels last, or what it likes best.
 
-        Where blocks would be filled up with zeros it is slower than with channels last (LeNet's second convolution:
-        11.9 against 8.8 ms for all three directions), but does not say so.
+        It likes blocks, even where they are filled up with zeros, and does not say that it is slower then.
         """
         wish = self.binding.any_layout
-        x, y = (wish(shape, self.values) for shape in (self.x_shape, self.y_shape))
-        weight = wish(self.weight_shape, of_weight)
-        if self.spec.group in (1, self.y_shape[1]):
-            x, y = (
-                self.layouts.channels_last(shape, self.values)
-                if shape[1] > _FEW and shape[1] % _BLOCK
-                else any_
-                for shape, any_ in ((self.x_shape, x), (self.y_shape, y))
-            )
-        return x, weight, y
+        x, y = (
+            self.layouts.channels_last(shape, self.values)
+            if layout == LAST and shape[1] > FEW
+            else wish(shape, self.values)
+            for shape in (self.x_shape, self.y_shape)
+        )
+        return x, wish(self.weight_shape, self.values), y
 
-    def _make_forward(self) -> None:
-        x, weight, y = (self.what.layout(argument) for argument in (dnn.SRC, dnn.WEIGHTS, dnn.DST))
+    def describe_gradient(self, name: str, of_weight: int, operands: _Operands) -> dnn.PrimitiveDescriptor:
+        """Return the descriptor of a backward pass on x, weight (values of type `of_weight`) and y, which `operands`
+        puts in order: in the layouts of forward, if it can be, whatever oneDNN likes best. For the gradient of x with
+        strides it likes channels last, which is no faster, and for depthwise ones in bf16 fifty times slower.
+        """
+        wish = self.binding.any_layout
+        weight = wish(self.weight_shape, of_weight)
+        as_forward = tuple(self.what.layout(argument) for argument in (dnn.SRC, dnn.DST))
+        for x, y in (as_forward, tuple(wish(shape, self.values) for shape in (self.x_shape, self.y_shape))):
+            arguments = (self.algorithm, *operands(x, weight, y), *self.window, self.what)
+            try:
+                return self.binding.describe(f"{self.kind}_{name}", *arguments)
+            except NotOffered:
+                continue
+        raise NotOffered
+
+    def _find_memories(self, what: dnn.PrimitiveDescriptor) -> None:
+        x, weight, y = (what.layout(argument) for argument in (dnn.SRC, dnn.WEIGHTS, dnn.DST))
+        if self._adds and not what.layout(dnn.POST_OP_0_SRC_1).equals(y):
+            raise NotOffered("with a blob added")
+        self.what = what
         self.x_memory = self.layouts.memory(x, self.x_shape)
         self.weight_memory = self.layouts.memory(weight, self.weight_shape, self.weight_strides)
         self.y_memory = self.layouts.memory(y, self.y_shape)
+
+    @cached_property
+    def primitive(self) -> dnn.Primitive:
+        """The forward pass, compiled when it is first run: it may be another operation that does its work."""
+        x, weight, y = (self.what.layout(argument) for argument in (dnn.SRC, dnn.WEIGHTS, dnn.DST))
         operands = {dnn.SRC: x, dnn.WEIGHTS: weight}
         operands |= {dnn.BIAS: self.bias} if self.bias else {}
-        self.primitive = dnn.Primitive(self.binding, self.what, operands | {dnn.DST: y})
+        operands |= {dnn.POST_OP_0_SRC_1: y} if self._adds else {}
+        return dnn.Primitive(self.binding, self.what, operands | {dnn.DST: y})
 
 
 class _Gradients:
@@ -145,16 +211,14 @@ class _Gradients:
         x_data, y_diff = x.read_data(self._x_memory), y.read_diff(self._y_memory_for_params)
         self._for_params.run(x_data, y_diff, gradient, *biases)
         if wanted.weight:
-            self._add_to_plain.run(gradient, weight.update_diff())
+            weight_diff, is_sum = weight.join_diff()
+            self._to_plain[is_sum].run(gradient, weight_diff)
         if wanted.bias and bias is not None:
-            bias_diff = bias.update_diff()
-            bias_diff += self._bias_gradient
+            bias.add_to_diff(self._bias_gradient)
 
     def _make_params(self, forward: Convolution) -> None:
-        x, weight, y = forward.wishes(dnn.FLOAT32)
-        what = self.binding.describe(
-            f"{forward.kind}_backward_weights",
-            *(forward.algorithm, x, weight, forward.bias, y, *forward.window, forward.what),
+        what = forward.describe_gradient(
+            "backward_weights", dnn.FLOAT32, lambda x, weight, y: (x, weight, forward.bias, y)
         )
         x, weight, y = (what.layout(argument) for argument in (dnn.SRC, dnn.DIFF_WEIGHTS, dnn.DIFF_DST))
         self._x_memory = self.layouts.memory(x, forward.x_shape)
@@ -165,14 +229,10 @@ class _Gradients:
         self._num_weight_bytes = weight.num_bytes
         self._bias_gradient: Any = np.zeros(forward.y_shape[1], np.float32)
         plain = self.layouts.plain(forward.weight_shape, forward.weight_strides)
-        self._add_to_plain = make_reorder(self.binding, weight, plain, accumulates=True)
+        self._to_plain = {adds: make_reorder(self.binding, weight, plain, adds) for adds in (False, True)}
 
     def _make_x(self, forward: Convolution) -> None:
-        x, weight, y = forward.wishes(forward.values)
-        what = self.binding.describe(
-            f"{forward.kind}_backward_data",
-            *(forward.algorithm, x, weight, y, *forward.window, forward.what),
-        )
+        what = forward.describe_gradient("backward_data", forward.values, lambda *operands: operands)
         x, weight, y = (what.layout(argument) for argument in (dnn.DIFF_SRC, dnn.WEIGHTS, dnn.DIFF_DST))
         self._x_diff_memory = self.layouts.memory(x, forward.x_shape)
         self._weight_memory = self.layouts.memory(weight, forward.weight_shape, forward.weight_strides)

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from dtrain.core.engines import operations as op
-from dtrain.core.engines.engine import ENGINES, Engine, NotOffered
+from dtrain.core.engines.engine import ENGINES, Engine, NotOffered, Step
 from dtrain.core.engines.onednn.activation import Activation
-from dtrain.core.engines.onednn.batch_norm import BatchNorm, ScaledBatchNorm
+from dtrain.core.engines.onednn.batch_norm import BatchNorm, FusedBatchNorm
 from dtrain.core.engines.onednn.binding import BF16, FLOAT32, Array, Binding, make_array
 from dtrain.core.engines.onednn.concat import Concat
 from dtrain.core.engines.onednn.convolution import create_convolution
 from dtrain.core.engines.onednn.eltwise import create_eltwise
+from dtrain.core.engines.onednn.fused import FusedSum, FusedWeighted
 from dtrain.core.engines.onednn.inner_product import create_inner_product
 from dtrain.core.engines.onednn.layouts import Layouts
 from dtrain.core.engines.onednn.library import NO_BF16, load_library
 from dtrain.core.engines.onednn.lrn import LRN
+from dtrain.core.engines.onednn.net_layouts import plan_layouts
 from dtrain.core.engines.onednn.pooling import Pooling
 from dtrain.core.engines.onednn.signal_stack import give_signals_a_stack
 from dtrain.core.engines.onednn.softmax import Softmax
@@ -53,10 +55,12 @@ class OneDnnEngine(Engine):
         op.ConcatSpec: Concat,
         op.ConvolutionSpec: create_convolution,
         op.EltwiseSpec: create_eltwise,
+        op.FusedBatchNormSpec: FusedBatchNorm,
+        op.FusedSumSpec: FusedSum,
+        op.FusedWeightedSpec: FusedWeighted,
         op.InnerProductSpec: create_inner_product,
         op.LRNSpec: LRN,
         op.PoolingSpec: Pooling,
-        op.ScaledBatchNormSpec: ScaledBatchNorm,
         op.SoftmaxSpec: Softmax,
     }
 
@@ -80,6 +84,10 @@ class OneDnnEngine(Engine):
         if _is_empty(spec):
             raise NotOffered
         return super().create_own(spec)
+
+    def plan(self, steps: Sequence[Step]) -> None:
+        """Let the operations work in the layouts that are best for the net as a whole."""
+        plan_layouts(steps)
 
     def create_in_its_values(self, kind: str, create: Callable[[int], T]) -> T:
         """Return create(values) for the type of values that the engine computes in, or create(FLOAT32) where oneDNN
@@ -126,9 +134,13 @@ def _is_empty(spec: Any) -> bool:
 
 def _shapes(spec: Any) -> list[op.Shape]:
     """Return the shapes that a spec names."""
+    if isinstance(spec, op.FusedWeightedSpec):
+        spec = spec.operation
+    if isinstance(spec, op.FusedSumSpec):
+        spec = spec.sum
     if isinstance(spec, op.InnerProductSpec):
         return [(spec.num_rows, spec.num_inputs, spec.num_outputs)]
-    if isinstance(spec, op.ScaledBatchNormSpec):
+    if isinstance(spec, op.FusedBatchNormSpec):
         spec = spec.norm
     if isinstance(spec, op.ConcatSpec):
         return list(spec.x_shapes)

@@ -61,8 +61,8 @@ class Layout(Memory):
         return make_array(self.descriptor.num_bytes)
 
     def borrow(self, borrow: Borrow, count: int, dtype: DTypeLike) -> NDArray[Any]:
-        """Return the bytes as an array, as long as the layout."""
-        return borrow(-(-self.descriptor.num_bytes // 4) * 4).view(np.float32)
+        """Return an array as long as the layout."""
+        return borrow(-(-self.descriptor.num_bytes // 4) * 4, np.float32)
 
     def view(self, storage: NDArray[Any], shape: Shape) -> NDArray[Any]:
         """Return the storage: in a layout of its own an array has no axes."""
@@ -91,7 +91,6 @@ class Layout(Memory):
             if key not in self._reorders:
                 self._reorders[key] = make_reorder(self.layouts.binding, source, target)
             self._reorders[key].run(values, storage)
-            self._reorders[key].let_go()
 
 
 class Layouts:
@@ -140,6 +139,9 @@ class Layouts:
         Of several layouts that have them it is one that has not rounded them, if there is one.
         """
         storage = tensor.storage
+        if len(storage.valid) == 1 and not storage.is_shown:  # nearly always: nothing to choose from
+            (memory,) = storage.valid
+            return memory if isinstance(memory, Layout) and memory.shape == shape else HOST
         found = [
             memory
             for memory in storage.valid

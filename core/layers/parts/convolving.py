@@ -69,13 +69,13 @@ class ConvolvingLayer(WeightedLayer):
                 f"the bottom must have {self.num_axes} axes and {self.num_channels} channels at axis "
                 f"{self.axis}, as the weight {self.weight.shape} was made for, got shape {shape}"
             )
-        spec = self._spec(shape)
+        self.spec = self._make_spec(shape)
         for blob in top:
-            blob.reshape(*spec.y_shape)
+            blob.reshape(*self.spec.y_shape)
         # One operation per bottom: each may keep what its own backward needs.
-        self.operations = [self.engine.create(spec) for _ in bottom]
+        self.operations = [self.engine.create(self.spec) for _ in bottom]
 
-    def _spec(self, shape: Shape) -> ConvolutionSpec:
+    def _make_spec(self, shape: Shape) -> ConvolutionSpec:
         sizes = self.output_sizes(shape[self.axis + 1 :])
         return ConvolutionSpec(
             x_shape=shape,

@@ -32,7 +32,7 @@ class SynchronisedBatchNorm:
         self.shape = (spec.x_shape[0], num_channels, math.prod(spec.x_shape[2:]))
         self.values_per_channel = 0
 
-    def forward(self, x: Blob, y: Blob, mean: Blob, variance: Blob) -> None:
+    def forward(self, x: Blob, y: Blob, mean: Blob, variance: Blob, keeps: bool = True) -> None:
         """Compute y.data, mean.data and the biased variance.data. Collective."""
         x_data = self._split(x.read_data(self.memory))
         (x_mean,) = self._means(x_data)
@@ -43,7 +43,7 @@ class SynchronisedBatchNorm:
         self._deviation = self.xp.sqrt(x_variance + self.eps)
         normalised /= self._deviation
         self._split(y.write_data(self.memory))[...] = normalised
-        self._normalised = normalised
+        self._normalised = normalised if keeps else None
 
     def backward(self, x: Blob, y: Blob) -> None:
         """Compute dx = (dy − E[dy] − n·E[dy·n]) / deviation, n being the normalised x. Collective."""
@@ -52,6 +52,10 @@ class SynchronisedBatchNorm:
         gradient = gradient - mean
         gradient -= self._normalised * slope
         self.xp.divide(gradient, self._deviation, out=self._split(x.write_diff(self.memory)))
+
+    def let_go(self) -> None:
+        """Forget what forward has kept for backward."""
+        self._normalised = None
 
     def _means(self, *values: Any) -> list[Any]:
         """Return for each array its channels' means over all ranks, shape (C, 1). Collective.

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dtrain.core.blob import Blob
-from dtrain.core.engines.operations import Wanted, WeightedOperation
+from dtrain.core.engines.operations import ConvolutionSpec, InnerProductSpec, Wanted, WeightedOperation
 from dtrain.core.errors import UserError
-from dtrain.core.layers.layer import Layer
+from dtrain.core.layers.layer import FusedLayers, Layer
+from dtrain.core.layers.parts.fused_weighted import fuse_with
 from dtrain.proto import caffe_pb2
 
 
 class WeightedLayer(Layer):
-    """top[i] = operation(bottom[i], weight, bias); subclasses make the `operations` in reshape."""
+    """top[i] = operation(bottom[i], weight, bias); subclasses make the `operations` by `spec` in reshape."""
 
+    spec: ConvolutionSpec | InnerProductSpec
     operations: list[WeightedOperation]
 
     @property
@@ -44,10 +46,18 @@ class WeightedLayer(Layer):
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Compute the bottoms' gradients and add to those of weight and bias, each where wanted."""
-        weight, bias = self.wants_param(0), self.bias is not None and self.wants_param(1)
         for operation, x, y, wants_x in zip(self.operations, bottom, top, propagate_down, strict=True):
-            if wants_x or weight or bias:
-                operation.backward(x, self.weight, self.bias, y, Wanted(wants_x, weight, bias))
+            wanted = self.wanted(wants_x)
+            if wanted.x or wanted.weight or wanted.bias:
+                operation.backward(x, self.weight, self.bias, y, wanted)
+
+    def wanted(self, wants_x: bool) -> Wanted:
+        """Return which gradients are wanted, beside that of a bottom."""
+        return Wanted(wants_x, self.wants_param(0), self.bias is not None and self.wants_param(1))
+
+    def fused_with(self, behind: Layer, num_bottoms: int, place: int) -> FusedLayers | None:
+        """Return what does this layer's work and that of a sum or a ReLU in one."""
+        return fuse_with(self, behind)
 
 
 def check_num_output(num_output: int, message: str) -> None:

@@ -59,6 +59,14 @@ class Rig:
         """Return a blob whose data is NaN."""
         return self.blob(np.full(shape, np.nan), diff)
 
+    def cleared(self, data: Array) -> Blob:
+        """Return a blob with `data` and a diff that is cleared where NaN lay, which nobody holds."""
+        blob = Blob(data.shape, self.dtype)
+        blob.write_data()[...] = data
+        blob.write_diff()[...] = np.nan
+        blob.clear_diff()
+        return blob
+
     def expect(self, actual: NDArray[Any], expected: NDArray[Any]) -> None:
         """Assert that shapes and values agree."""
         assert actual.shape == expected.shape

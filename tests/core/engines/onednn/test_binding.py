@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,18 @@ def test_primitive_run_on_one_array_after_the_other_computes_on_each(binding: dn
         y = np.full((2, 3), np.nan, np.float32)
         relu.run(x, y)
         assert (y / factor).tolist() == [[-1, 0, 4], [-0.25, 1, 2]]
+
+
+def test_primitive_after_a_run_keeps_no_array(binding: dnn.Binding) -> None:
+    relu = make_relu(binding, (2, 3))
+    x, y = np.ones((2, 3), np.float32), np.zeros((2, 3), np.float32)
+    relu.run(x, y)
+    arrays = [weakref.ref(x), weakref.ref(y)]
+    del x, y
+    assert [array() for array in arrays] == [None, None]
+    x, y = np.full((2, 3), 2, np.float32), np.zeros((2, 3), np.float32)  # maybe where the others were
+    relu.run(x, y)
+    assert (y == 2).all()
 
 
 def test_primitive_run_on_an_array_that_is_too_small_is_a_bug(binding: dnn.Binding) -> None:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from dtrain.core.blob import Blob
+from dtrain.core.engines.onednn.layout_costs import BLOCKED, LAST
 from dtrain.core.engines.operations import ConcatSpec
+from dtrain.core.tensor import HOST
 
 
 @pytest.mark.parametrize("diff_layout", ["plain", "channels last", "blocked"])
@@ -74,3 +76,49 @@ def test_concat_with_bf16_is_the_parts_one_after_the_other(
     operation.backward(blobs, y_blob, [True, True])
     for blob, part in zip(blobs, np.split(y_diff, lengths[:1], axis=1), strict=True):
         np.testing.assert_array_equal(blob.diff, part)
+
+
+def joined_in(bench: Any, lengths: tuple[int, ...], layouts: tuple[str, ...], planned: str = "") -> Any:
+    """Concatenate channels that lie in `layouts`, both ways; return the memory in which y is left."""
+    xs = [bench.normal(2, length, 3, 4) for length in lengths]
+    blobs = [bench.blob(x, layout) for x, layout in zip(xs, layouts, strict=True)]
+    memories = [next(iter(blob.data_tensor.storage.valid)) for blob in blobs]
+    y, y_blob = np.concatenate(xs, axis=1), Blob((2, sum(lengths), 3, 4))
+    operation = bench.engine.create(ConcatSpec(tuple(x.shape for x in xs), 1))
+    if planned:
+        operation.work_in(planned)
+    operation.forward(blobs, y_blob)
+    (memory,) = y_blob.data_tensor.storage.valid
+    bench.expect(y_blob.read_data(), y)
+    y_blob.write_diff(memory)[...] = y_blob.read_data(memory)
+    operation.backward(blobs, y_blob, [True] * len(xs))
+    for blob, x, x_memory in zip(blobs, xs, memories, strict=True):
+        assert blob.diff_tensor.storage.valid == {x_memory}, "a diff goes back to where its data came from"
+        bench.expect(blob.read_diff(), x)
+    return memory
+
+
+@pytest.mark.parametrize(
+    ("lengths", "layouts", "planned", "expected"),
+    [
+        ((16, 48), ("channels last", "blocked"), "", "blocked"),
+        ((48, 16), ("channels last", "blocked"), "", "channels last"),
+        ((48, 16), ("channels last", "blocked"), BLOCKED, "blocked"),
+        ((16, 48), ("plain", "blocked"), "", "blocked"),
+        ((48, 16), ("plain", "blocked"), "", "plain"),
+        ((48, 16), ("plain", "blocked"), BLOCKED, "blocked"),
+        ((16, 16), ("blocked", "blocked"), LAST, "blocked"),  # nothing to bring together
+    ],
+)
+def test_concat_of_several_layouts_is_in_the_planned_one_or_in_that_of_most_values(
+    bench: Any, lengths: tuple[int, ...], layouts: tuple[str, ...], planned: str, expected: str
+) -> None:
+    memory = joined_in(bench, lengths, layouts, planned)
+    assert memory is bench.memory(expected, (2, sum(lengths), 3, 4))
+
+
+def test_concat_that_would_cut_blocks_leaves_plain_values(bench: Any) -> None:
+    blobs = [bench.blob(bench.normal(2, 24, 3, 4), "blocked") for _ in range(2)]
+    y = Blob((2, 48, 3, 4))
+    bench.engine.create(ConcatSpec(tuple(blob.shape for blob in blobs), 1)).forward(blobs, y)
+    assert y.data_tensor.storage.valid == {HOST}

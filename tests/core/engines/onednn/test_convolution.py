@@ -12,6 +12,7 @@ from dtrain.core.engines import create_engine
 from dtrain.core.engines.engine import NotOffered
 from dtrain.core.engines.onednn.binding import BF16, WEIGHTS
 from dtrain.core.engines.onednn.convolution import Convolution
+from dtrain.core.engines.onednn.layout_costs import BLOCKED, LAST
 from dtrain.core.engines.operations import ConvolutionSpec, Wanted
 from tests.core.engines.onednn.conftest import BF16_ROUNDOFF
 
@@ -264,3 +265,79 @@ def test_convolution_with_a_depth_whose_gradient_is_wrong_is_not_offered(bench: 
     )
     with pytest.raises(NotOffered, match="a stride of 2 and a pad of 3 in depth"):
         Convolution(spec, bench.engine)
+
+
+@pytest.mark.parametrize("layout", [BLOCKED, LAST])
+@pytest.mark.parametrize(
+    "name", ["image", "blocks", "no blocks", "depthwise", "dilated", "volume", "row", "transposed"]
+)
+def test_work_in_either_layout_changes_no_result(bench: Any, name: str, layout: str) -> None:
+    spec = SPECS[name]
+    values, y_diff = draw(bench, spec), bench.normal(*spec.y_shape)
+    operation = bench.engine.create(spec)
+    operation.work_in({BLOCKED: LAST, LAST: BLOCKED}[layout])
+    actual = [Operands(spec, values, np.float32).run(operation, y_diff, Wanted())]
+    operation.work_in(layout)
+    actual.append(Operands(spec, values, np.float32).run(operation, y_diff, Wanted()))
+    last = bench.engine.layouts.memory(bench.engine.layouts.channels_last(spec.y_shape), spec.y_shape)
+    is_last = layout == LAST or spec.transposed  # of which, with strides, it likes no blocks
+    assert (operation.y_memory is last) == is_last
+    expected = Operands(spec, values, np.float64).run(bench.reference.create(spec), y_diff, Wanted())
+    for results in actual:
+        for one, other in zip(results, expected, strict=True):
+            bench.expect(one, other)
+
+
+def test_work_in_a_layout_without_fast_code_is_in_the_other(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe = Convolution._describe_forward
+
+    def lacks(which: set[str]) -> Any:
+        def describe_some(operation: Convolution, layout: str) -> Any:
+            if layout in which:
+                raise NotOffered
+            return describe(operation, layout)
+
+        return describe_some
+
+    operation = bench.engine.create(SPECS["no blocks"])
+    liked, y_memory = operation.layout, operation.y_memory
+    monkeypatch.setattr(Convolution, "_describe_forward", lacks({BLOCKED}))
+    operation.work_in(BLOCKED)
+    assert (liked, operation.y_memory) == (LAST, y_memory)
+    monkeypatch.setattr(Convolution, "_describe_forward", lacks({LAST, BLOCKED}))
+    with pytest.raises(NotOffered):
+        bench.engine.create_own(SPECS["no blocks"])
+
+
+def test_convolution_onto_a_padded_rest_of_blocks_is_onednns(bench: Any) -> None:
+    """SqueezeNet's last one, for which it has no code with x in blocks and y's channels last."""
+    spec = ConvolutionSpec((1, 32, 3, 3), (1000, 32, 1, 1), (1, 1000, 5, 5), 1, (1, 1), (1, 1), (1, 1))
+    assert isinstance(bench.engine.create(spec), Convolution)
+
+
+STRIDED = {
+    "1x1": ConvolutionSpec((2, 32, 6, 6), (64, 32, 1, 1), (2, 64, 3, 3), 1, (2, 2), (0, 0), (1, 1)),
+    "3x3": ConvolutionSpec((2, 32, 6, 6), (64, 32, 3, 3), (2, 64, 3, 3), 1, (2, 2), (1, 1), (1, 1)),
+    "depthwise": ConvolutionSpec((2, 32, 6, 6), (32, 1, 3, 3), (2, 32, 3, 3), 1, (2, 2), (1, 1), (1, 1), 32),
+}
+
+
+@pytest.mark.parametrize("benches", ["bench", "bf16_bench"])
+@pytest.mark.parametrize("name", STRIDED)
+def test_gradient_of_a_strided_convolution_is_in_the_layout_of_its_data(
+    request: pytest.FixtureRequest, name: str, benches: str
+) -> None:
+    """oneDNN would like channels last, which takes reorders; in bf16 fifty times as long where it is depthwise."""
+    bench, spec = request.getfixturevalue(benches), STRIDED[name]
+    operation = bench.engine.create(spec)
+    x, weight, bias = Operands(spec, draw(bench, spec), np.float32).blobs
+    y = Blob(spec.y_shape)
+    operation.forward(x, weight, bias, y)
+    (memory,) = y.data_tensor.storage.valid
+    y.write_diff(memory)[...] = y.read_data(memory)
+    operation.backward(x, weight, bias, y, Wanted())
+    assert y.diff_tensor.storage.valid == {memory}, "nothing was reordered"
+    assert x.diff_tensor.storage.valid < x.data_tensor.storage.valid
+    assert operation.layout == BLOCKED

@@ -105,3 +105,23 @@ def test_inner_product_without_bias_leaves_none_out(bench: Any) -> None:
     operation = bench.engine.create(InnerProductSpec(2, 3, 4, bias=False))
     operation.forward(bench.blob(x, "plain"), bench.blob(weight, "plain"), None, y)
     bench.expect(y.data, x @ weight.T)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_inner_product_in_bf16_overwrites_a_cleared_diff_and_then_adds(
+    bf16_bench: Any, sizes: tuple[int, int, int], transposed: bool
+) -> None:
+    rows, inputs, outputs = sizes
+    x, y_diff = bf16_bench.normal(rows, inputs), bf16_bench.normal(rows, outputs)
+    x_blob, y = bf16_bench.blob(x, "plain"), bf16_bench.blob(np.zeros(y_diff.shape), "plain", y_diff)
+    gradient = x.T @ y_diff if transposed else y_diff.T @ x
+    weight, bias = Blob(gradient.shape), Blob((outputs,))
+    for blob in (weight, bias):
+        blob.write_diff()[...] = np.nan
+        blob.clear_diff()
+    operation = bf16_bench.engine.create(InnerProductSpec(rows, inputs, outputs, True, transposed))
+    for times in (1, 2):
+        operation.backward(x_blob, weight, bias, y, Wanted())
+        bf16_bench.expect(weight.read_diff(), times * gradient, 1e-5)
+        bf16_bench.expect(bias.read_diff(), times * y_diff.sum(axis=0), 1e-5)

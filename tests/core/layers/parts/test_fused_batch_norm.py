@@ -11,8 +11,10 @@ from tests.core.net_builder import inputs, make_net
 SHAPE = (6, 3, 4, 5)
 
 
-def make(fields: str = "bias_term: true", norm_fields: str = "", frozen: bool = False) -> Net:
-    """Return a net in which BatchNorm and Scale run as one, with random values in its input."""
+def make(
+    fields: str = "bias_term: true", norm_fields: str = "", frozen: bool = False, has_relu: bool = False
+) -> Net:
+    """Return a net in which BatchNorm, Scale and, if asked for, ReLU run as one, with random values in its input."""
     try:
         engine = create_engine("onednn")
     except MissingLibrary:
@@ -22,12 +24,13 @@ def make(fields: str = "bias_term: true", norm_fields: str = "", frozen: bool = 
         inputs(x=SHAPE, t=SHAPE)
         + f"""layer {{ name: "norm" type: "BatchNorm" bottom: "x" top: "n" batch_norm_param {{ {norm_fields} }} }}
         layer {{ name: "scale" type: "Scale" bottom: "n" top: "y" {rates} scale_param {{ {fields} }} }}
-        layer {{ name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "t" top: "loss" }}
+        {'layer { name: "relu" type: "ReLU" bottom: "y" top: "z" }' if has_relu else ""}
+        layer {{ name: "loss" type: "EuclideanLoss" bottom: "{"z" if has_relu else "y"}" bottom: "t" top: "loss" }}
         force_backward: {str(not frozen).lower()}""",
         engine=engine,
     )
     net.fuse()
-    assert len(net._pairs) == 2
+    assert len(net.groups) == 2 + has_relu
     net.blobs["x"].data[...] = np.random.default_rng(2).standard_normal(SHAPE) * 3 + 1
     return net
 
@@ -91,3 +94,54 @@ def test_scale_without_shift_is_as_if_the_shift_were_zero() -> None:
     net.backward()
     assert len(net.params["scale"]) == 1
     assert net.params["scale"][0].diff.any()
+
+
+def test_forward_with_relu_has_no_negative_values_and_backward_no_gradient_where_there_were_some() -> None:
+    net = make(has_relu=True)
+    scale, shift = net.params["scale"]
+    scale.data[...], shift.data[...] = (1, 2, -3), (0, 5, 1)
+    net.forward()
+    scaled = normalised(net) * scale.data.reshape(1, 3, 1, 1) + shift.data.reshape(1, 3, 1, 1)
+    np.testing.assert_allclose(net.blobs["z"].data, np.maximum(scaled, 0), atol=1e-5)
+    net.backward()
+    dy = net.blobs["z"].diff.astype(np.float64) * (scaled > 0)
+    np.testing.assert_allclose(scale.diff, (dy * normalised(net)).sum(axis=(0, 2, 3)), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(shift.diff, dy.sum(axis=(0, 2, 3)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        'type: "ReLU" relu_param { negative_slope: 0.1 }',
+        'type: "ReLU" loss_weight: 0.5',
+        'type: "ReLU" } layer { name: "tanh" bottom: "y" top: "y" type: "TanH"',
+    ],
+    ids=["slope", "loss", "another sign behind it"],
+)
+def test_relu_of_which_more_than_a_sign_is_needed_runs_by_itself(layers: str) -> None:
+    try:
+        engine = create_engine("onednn")
+    except MissingLibrary:
+        pytest.skip("oneDNN is not installed")
+    norm = """layer { name: "norm" type: "BatchNorm" bottom: "x" top: "y" }
+        layer { name: "scale" type: "Scale" bottom: "y" top: "y" }"""
+    net = make_net(
+        f'{inputs(x=SHAPE)} {norm} layer {{ name: "relu" bottom: "y" top: "y" {layers} }}', engine=engine
+    )
+    net.fuse()
+    assert {net.layer_names[i] for i in net.groups} == {"norm", "scale"}
+
+
+def test_forward_after_let_go_gives_the_same_gradients() -> None:
+    net = make(has_relu=True)
+    net.forward()
+    group = next(iter(net.groups.values()))
+    group.layers.let_go()
+    for blob in net.params["norm"]:
+        blob.data[...] = 0
+    net.forward()
+    net.backward()
+    again = make(has_relu=True)
+    again.forward()
+    again.backward()
+    np.testing.assert_array_equal(net.params["scale"][0].diff, again.params["scale"][0].diff)

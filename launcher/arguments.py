@@ -121,6 +121,15 @@ def add_fuse_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_recompute_option(parser: argparse.ArgumentParser) -> None:
+    """Add --recompute, which needs less memory and more time (core/net/recomputation.py)."""
+    parser.add_argument(
+        "--recompute",
+        action="store_true",
+        help="keep the data of few blobs for backward, compute the others again; as the solver file says by default",
+    )
+
+
 def chosen_precision(args: argparse.Namespace) -> str | None:
     """Return what --precision says, by the name that the solver's field has for it; None without the option."""
     return args.precision.upper() if args.precision else None

@@ -2,15 +2,21 @@
 
     net (bottoms, tops, what backward reads) ──> lifetimes ──> memory sharing
 
-A pure function of the net. One pass is 2·n steps of n layers: forward of layer i is step i, its backward step
-2·n − 1 − i. A value dies after the last step in which it is read or written.
+A pure function of the net. One pass is a row of steps: forward of each layer, then backward of each from the last
+one, before which some layers may run forward again (segments.py). A value dies after the last step in which it is
+read or written; one that is computed again has died before that too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
+
+Again = Mapping[
+    int, Sequence[int]
+]  # layer → those that run forward again before its backward, in their order
 
 
 class Value(NamedTuple):
@@ -41,15 +47,30 @@ class LayerUse:
 
 @dataclass(frozen=True)
 class Lifetimes:
-    """The values that die after the forward and after the backward of each layer."""
+    """The values that die after the forward, after the second forward and after the backward of each layer."""
 
     after_forward: tuple[tuple[Value, ...], ...]
+    after_again: tuple[tuple[Value, ...], ...]
     after_backward: tuple[tuple[Value, ...], ...]
 
     @property
     def values(self) -> list[Value]:
-        """All values that die."""
-        return [value for step in (*self.after_forward, *self.after_backward) for value in step]
+        """All values that die, each once."""
+        steps = (*self.after_forward, *self.after_again, *self.after_backward)
+        return list(dict.fromkeys(value for step in steps for value in step))
+
+
+class _Pass(Enum):
+    FORWARD, AGAIN, BACKWARD = range(3)
+
+
+class _Step(NamedTuple):
+    """One layer's part in one pass: what it reads or writes, and which of these it writes."""
+
+    which: _Pass
+    layer: int
+    used: list[Value]
+    written: list[Value]
 
 
 def find_lifetimes(
@@ -57,42 +78,91 @@ def find_lifetimes(
     kept: Collection[str] = (),
     shared: Iterable[Collection[Value]] = (),
     trains: bool = True,
+    again: Again | None = None,
 ) -> Lifetimes:
     """Return what dies when.
 
     kept: blobs whose values somebody may want at any time, or that are not written in each pass. shared: values that
     are, or may be, in one memory: they die together, and not at all if one is kept. trains: whether backward follows
-    forward. A diff that no backward writes is not among those that die: it is 0 for ever.
+    forward. again: what runs forward again; between the two times nobody may read what these layers write. A diff
+    that no backward writes is not among those that die: it is 0 for ever.
     """
-    last, written = _find_uses(layers, trains)
-    groups = {value: {value} for value in last}
+    steps = _find_steps(layers, again or {}, trains)
+    uses: dict[Value, list[int]] = {}
+    written: set[Value] = set()
+    reborn: dict[Value, int] = {}  # the step in which a value is computed again
+    for k, step in enumerate(steps):
+        for value in step.used:
+            uses.setdefault(value, []).append(k)
+        written.update(step.written)
+        if step.which is _Pass.AGAIN:
+            for value in step.written:
+                reborn.setdefault(value, k)
+    dying: dict[_Pass, list[list[Value]]] = {which: [[] for _ in layers] for which in _Pass}
+    groups = _merge(uses, shared)
+    for value, own in uses.items():
+        group = groups[value]
+        if any(member.blob in kept for member in group) or group.isdisjoint(written):
+            continue
+        all_uses = sorted(k for member in group for k in uses.get(member, ()))
+        birth = min((reborn[member] for member in group if member in reborn), default=0)
+        for begin, end in ((0, birth), (birth, len(steps))):
+            life = [k for k in all_uses if begin <= k < end]
+            if life and any(begin <= k < end for k in own):
+                last = steps[life[-1]]
+                dying[last.which][last.layer].append(value)
+    return Lifetimes(*(tuple(map(tuple, dying[which])) for which in _Pass))
+
+
+def most_alive_bytes(
+    layers: Sequence[LayerUse], lifetimes: Lifetimes, again: Again, sizes: Mapping[Value, tuple[int, int]]
+) -> int:
+    """Return the most bytes at once in a pass of training, of values that die.
+
+    sizes: for each value the number of its memory, which may be that of others, and the memory's bytes.
+    """
+    dying = dict(
+        zip(_Pass, (lifetimes.after_forward, lifetimes.after_again, lifetimes.after_backward), strict=True)
+    )
+    mortal = set(lifetimes.values)
+    alive: set[int] = set()
+    total = most = 0
+    for step in _find_steps(layers, again, trains=True):
+        for memory, size in (sizes[value] for value in step.used if value in mortal):
+            total += size if memory not in alive else 0
+            alive.add(memory)
+        most = max(most, total)
+        for memory, size in (sizes[value] for value in dying[step.which][step.layer]):
+            total -= size if memory in alive else 0
+            alive.discard(memory)
+    return most
+
+
+def _merge(values: Iterable[Value], shared: Iterable[Collection[Value]]) -> dict[Value, set[Value]]:
+    """Return for each value those that are in one memory with it."""
+    groups = {value: {value} for value in values}
     for together in shared:
         merged = set().union(*(groups.get(value, {value}) for value in together))
         groups.update(dict.fromkeys(merged, merged))
-    num_layers = len(layers)
-    steps: list[list[Value]] = [[] for _ in range(2 * num_layers)]
-    for value in last:
-        group = groups[value]
-        if all(member.blob not in kept for member in group) and not group.isdisjoint(written):
-            steps[max(last[member] for member in group if member in last)].append(value)
-    tuples = [tuple(step) for step in steps]
-    return Lifetimes(tuple(tuples[:num_layers]), tuple(reversed(tuples[num_layers:])))
+    return groups
 
 
-def _find_uses(layers: Sequence[LayerUse], trains: bool) -> tuple[dict[Value, int], set[Value]]:
-    """Return the last step in which each value is used, and which values are written at all."""
-    last: dict[Value, int] = {}
-    written: set[Value] = set()
-    for i, layer in enumerate(layers):
-        last.update(dict.fromkeys(map(Value, (*layer.bottoms, *layer.tops)), i))
-        written.update(map(Value, layer.tops))
+def _find_steps(layers: Sequence[LayerUse], again: Again, trains: bool) -> list[_Step]:
+    """Return what is used when in one pass."""
+    steps = [_forward(_Pass.FORWARD, i, layer) for i, layer in enumerate(layers)]
     for i, layer in reversed(list(enumerate(layers))) if trains else ():
-        if not layer.runs_backward:
-            continue
-        given = [Value(name, True) for name, gives in zip(layer.bottoms, layer.gives, strict=True) if gives]
-        written.update(given)
-        used = [*given, *(Value(name, True) for name in layer.tops)]
-        used += map(Value, layer.bottoms) if layer.reads_bottoms else ()
-        used += map(Value, layer.tops) if layer.reads_tops else ()
-        last.update(dict.fromkeys(used, 2 * len(layers) - 1 - i))
-    return last, written
+        steps += [_forward(_Pass.AGAIN, j, layers[j]) for j in again.get(i, ())]
+        if layer.runs_backward:
+            given = [
+                Value(name, True) for name, gives in zip(layer.bottoms, layer.gives, strict=True) if gives
+            ]
+            used = [*given, *(Value(name, True) for name in layer.tops)]
+            used += map(Value, layer.bottoms) if layer.reads_bottoms else ()
+            used += map(Value, layer.tops) if layer.reads_tops else ()
+            steps.append(_Step(_Pass.BACKWARD, i, used, given))
+    return steps
+
+
+def _forward(which: _Pass, i: int, layer: LayerUse) -> _Step:
+    tops = list(map(Value, layer.tops))
+    return _Step(which, i, [*map(Value, layer.bottoms), *tops], tops)

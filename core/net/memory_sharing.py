@@ -3,7 +3,7 @@
     net ──> lifetimes ──> memory sharing ──> pool (core/memory_pool.py)
 
 For nets that nobody looks into: a solver's, in `dtrain train`. All nets of a rank can share one pool, since they run
-one after the other and leave nothing in it.
+one after the other and leave nothing in it. With recomputation (recomputation.py) much dies in forward already.
 """
 
 from __future__ import annotations
@@ -14,52 +14,80 @@ from dtrain.core.layers.layer import Layer
 from dtrain.core.layers.parts.reading import ReadingLayer
 from dtrain.core.layers.python import Python
 from dtrain.core.memory_pool import MemoryPool
-from dtrain.core.net.lifetimes import LayerUse, Lifetimes, Value, find_lifetimes
+from dtrain.core.net.lifetimes import Again, LayerUse, Lifetimes, Value, find_lifetimes
 from dtrain.core.net.net import Net
+from dtrain.core.net.recomputation import find_again, let_go, run_again
 from dtrain.core.tensor import Memory, Storage, Tensor
 from dtrain.proto import caffe_pb2
 
 
-def share_memory(nets: Sequence[Net]) -> MemoryPool:
+def share_memory(nets: Sequence[Net], recomputes: bool = False) -> MemoryPool:
     """Let the blobs of `nets`, which run in turn, share the memory of one new pool from now on; return it.
 
     Afterwards a blob can be read while a layer still needs it; later it is a UserError that names the blob. Outputs,
     losses, tops of layers that write them once (Input, DummyData, Parameter), blobs of Python layers and those whose
     array somebody holds stay as they are.
+
+    recomputes: whether nets in training keep the data at a few places only, and compute the rest again in backward.
     """
     pool = MemoryPool()
     for net in nets:
-        sharing = _Sharing(net, find_net_lifetimes(net), pool)
-        for calls, call in (
-            (net.callbacks.done_forward, sharing.after_forward),
-            (net.callbacks.done_backward, sharing.after_backward),
-        ):
+        again = find_net_again(net) if recomputes else {}
+        sharing = _Sharing(net, again, pool)
+        callbacks = net.callbacks
+        for calls in (callbacks.before_backward, callbacks.done_forward, callbacks.done_backward):
             calls[:] = [old for old in calls if not isinstance(getattr(old, "__self__", None), _Sharing)]
-            calls.append(call)
+        callbacks.before_backward.insert(
+            0, sharing.before_backward
+        )  # others may look at what is computed again
+        callbacks.done_forward.append(sharing.after_forward)
+        callbacks.done_backward.append(sharing.after_backward)
     return pool
 
 
-def find_net_lifetimes(net: Net) -> Lifetimes:
-    """Return when the blobs of `net` die: in training after their last use in backward, in tests in forward."""
+def find_net_again(net: Net) -> Again:
+    """Return which layers of `net` run forward again before which backward, if it recomputes; none in tests."""
+    if net.phase != caffe_pb2.TRAIN:
+        return {}
+    uses, kept, shared = _uses(net), _kept(net), _shared(net)
+    return find_again(net, uses, kept, lambda again: find_lifetimes(uses, kept, shared, again=again))
+
+
+def find_net_lifetimes(net: Net, again: Again | None = None) -> Lifetimes:
+    """Return when the blobs of `net` die: in training after their last use in backward, in tests in forward.
+
+    again: which layers run forward again before which backward.
+    """
+    return find_lifetimes(_uses(net), _kept(net), _shared(net), net.phase == caffe_pb2.TRAIN, again)
+
+
+def _uses(net: Net) -> list[LayerUse]:
     uses = []
     for layer, needs, bottoms, tops in zip(
         net.layers, net.needs, net.bottom_names, net.top_names, strict=True
     ):
         reads = layer.backward_reads_bottoms, layer.backward_reads_tops
         uses.append(LayerUse(tuple(bottoms), tuple(tops), needs.layer, tuple(needs.bottoms), *reads))
-    return find_lifetimes(uses, _kept(net), _shared(net), trains=net.phase == caffe_pb2.TRAIN)
+    return uses
 
 
 class _Sharing:
-    """Gives back the memory of one net's values as they die."""
+    """Gives back the memory of one net's values as they die, and has those computed again that are wanted again."""
 
-    def __init__(self, net: Net, lifetimes: Lifetimes, pool: MemoryPool) -> None:
+    def __init__(self, net: Net, again: Again, pool: MemoryPool) -> None:
+        self._net = net
+        self._again = again
+        self._runs_again = {i for layers in again.values() for i in layers}
+        for layer in net.layers if net.phase != caffe_pb2.TRAIN else ():
+            layer.runs_backward = False  # nothing would be left to run it on
+        self._pass_index = 0
+        lifetimes = find_net_lifetimes(net, again)
         tensors = {value: _tensor(net, value) for value in lifetimes.values}
         for storage in {id(tensor.storage): tensor.storage for tensor in tensors.values()}.values():
             storage.borrow_from(pool)
-        self._dead_after_forward, self._dead_after_backward = (
+        self._dead_after_forward, self._dead_after_again, self._dead_after_backward = (
             [[(tensors[value], str(value)) for value in step] for step in steps]
-            for steps in (lifetimes.after_forward, lifetimes.after_backward)
+            for steps in (lifetimes.after_forward, lifetimes.after_again, lifetimes.after_backward)
         )
         self._weights = [_Weights(net, i, pool) for i in range(len(net.layers))]
         self._touched: list[list[Tensor]] = []
@@ -70,7 +98,19 @@ class _Sharing:
 
     def after_forward(self, i: int) -> None:
         """Give back what nobody reads any more once layer i has run forward."""
+        if i in self._runs_again:
+            let_go(self._net, i)
+            self._pass_index = self._net.context.random.pass_index
         self._give_back(i, self._dead_after_forward[i])
+        self._weights[i].after_forward()
+
+    def before_backward(self, i: int) -> None:
+        """Have computed again what backward of layer i and of those before it needs."""
+        if i in self._again:
+            run_again(self._net, self._again[i], self._pass_index, self._after_again)
+
+    def _after_again(self, i: int) -> None:
+        self._give_back(i, self._dead_after_again[i])
         self._weights[i].after_forward()
 
     def after_backward(self, i: int) -> None:

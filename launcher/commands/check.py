@@ -14,10 +14,16 @@ from dtrain.core.prototxt.tokens import Kind, tokenize
 from dtrain.core.solver.recipe import read_precision, read_recipe
 from dtrain.core.solver.solver import Solver
 from dtrain.data.sampler import Shard
-from dtrain.launcher.arguments import add_communicator_option, add_state_options, split_list
+from dtrain.launcher.arguments import (
+    add_communicator_option,
+    add_recompute_option,
+    add_state_options,
+    split_list,
+)
 from dtrain.launcher.job import Job, open_job
 from dtrain.launcher.net_report import net_report
 from dtrain.launcher.simulation.answer import answer_lines
+from dtrain.launcher.simulation.memory_report import training_lines
 from dtrain.launcher.simulation.options import add_simulation_options, parse_question
 from dtrain.launcher.synthetic import add_synthetic_option, make_up, make_up_all, warn_of_made_up
 from dtrain.proto import caffe_pb2
@@ -29,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("file", metavar="FILE", help="a solver's or a net's prototxt file")
     parser.add_argument("--engine", help="engine that computes the layers; the fastest by default")
+    add_recompute_option(parser)
     add_state_options(parser)
     add_communicator_option(parser)
     add_synthetic_option(parser)
@@ -87,6 +94,7 @@ def solver_lines(job: Job, args: argparse.Namespace, engine: Engine) -> list[str
     lines = [run_line(solver)]
     for net in [solver.net, *solver.test_nets]:
         lines += net_report(net)
+        lines += memory_of(net, solver.param, args) if job.is_first else []
     solver.close()
     return lines
 
@@ -109,10 +117,18 @@ def net_lines(job: Job, args: argparse.Namespace, engine: Engine) -> list[str]:
     """Return the lines on a net in both phases, once if they are the same net. Collective."""
     shard = Shard(job.communicator.rank, job.communicator.world_size)
     nets = job.together(lambda: build_phases(args, engine, shard))
-    lines = [line for phases, net in nets.items() for line in net_report(net, phases)]
-    for net in nets.values():
+    lines = []
+    for phases, net in nets.items():
+        lines += net_report(net, phases)
+        lines += memory_of(net, caffe_pb2.SolverParameter(), args) if job.is_first else []
         net.close()
     return lines
+
+
+def memory_of(net: Net, solver: caffe_pb2.SolverParameter, args: argparse.Namespace) -> list[str]:
+    """Return the lines on what training `net` takes on a rank, if it is a net to train; it trains no more then."""
+    solver.dtrain_param.recompute |= args.recompute
+    return training_lines(net, solver)
 
 
 def build_phases(args: argparse.Namespace, engine: Engine, shard: Shard) -> dict[str, Net]:

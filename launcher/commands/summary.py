@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import textwrap
-from collections.abc import Mapping
 
 from dtrain.core.engines import create_engine
 from dtrain.core.errors import UserError
 from dtrain.core.graph.net_recipe import NetRecipe, read_net
-from dtrain.core.net.arena import Arena
 from dtrain.core.net.building import build_net
-from dtrain.core.net.net import Net
-from dtrain.core.solver.extra_values import NUM_EXTRA
 from dtrain.core.solver.recipe import read_recipe
 from dtrain.data.sampler import Shard
 from dtrain.launcher.arguments import (
     add_engine_options,
+    add_recompute_option,
     add_state_options,
     chosen_precision,
     refuse_gpu,
@@ -26,9 +22,8 @@ from dtrain.launcher.arguments import (
 from dtrain.launcher.commands.check import is_net_file
 from dtrain.launcher.job import open_console
 from dtrain.launcher.net_summary import net_summary
-from dtrain.launcher.simulation.memory import count_memory
+from dtrain.launcher.simulation.memory_report import training_lines
 from dtrain.launcher.synthetic import add_synthetic_option, make_up, warn_of_made_up
-from dtrain.launcher.table import WIDTH
 from dtrain.proto import caffe_pb2
 
 
@@ -40,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_state_options(parser)
     add_engine_options(parser)
+    add_recompute_option(parser)
     add_synthetic_option(parser)
 
 
@@ -71,27 +67,12 @@ def read(args: argparse.Namespace) -> tuple[caffe_pb2.SolverParameter, NetRecipe
         solver = caffe_pb2.SolverParameter()
         if precision:
             solver.dtrain_param.precision = caffe_pb2.Precision.Value(precision)  # type: ignore[assignment]
+        solver.dtrain_param.recompute = args.recompute
         return solver, read_net(args.file, phase, level=args.level or 0, stages=stages)
     recipe = read_recipe(args.file, level=args.level, stages=stages, precision=precision)
+    recipe.solver.dtrain_param.recompute |= args.recompute
     if phase == caffe_pb2.TRAIN:
         return recipe.solver, recipe.train
     if not recipe.tests:
         raise UserError(f"{args.file}: --phase TEST: the solver must have a test net, got none")
     return recipe.solver, recipe.tests[0]
-
-
-def training_lines(net: Net, solver: caffe_pb2.SolverParameter) -> list[str]:
-    """Return the lines on what a rank takes that trains `net` by `solver`; none for a net without a loss."""
-    if net.phase != caffe_pb2.TRAIN or not any(any(weights) for weights in net.loss_weights):
-        return []
-    net.fuse()  # as training does
-    arena = Arena(net.param_table.with_gradients, NUM_EXTRA)
-    return memory_lines(count_memory(net, arena, solver), solver.type)
-
-
-def memory_lines(num_bytes: Mapping[str, int], solver_type: str) -> list[str]:
-    """Return the lines on a rank's memory: the sum, and its parts by name, as many as fit on each line."""
-    title = f"  memory of a rank in training ({solver_type}): {sum(num_bytes.values()) / 1e6:,.1f} MB"
-    parts = ", ".join(f"{name} {size / 1e6:,.1f}" for name, size in num_bytes.items() if size)
-    indent = "    "
-    return [title, *textwrap.wrap(parts, WIDTH, initial_indent=indent, subsequent_indent=indent)]

@@ -20,6 +20,7 @@ from dtrain.launcher.arguments import (
     add_communicator_option,
     add_engine_options,
     add_fuse_option,
+    add_recompute_option,
     add_state_options,
     chosen_precision,
     duration,
@@ -74,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep all blobs' values to each pass's end; else those that no layer reads any more share memory",
     )
+    add_recompute_option(parser)
     add_state_options(parser)
     add_engine_options(parser)
     add_communicator_option(parser)
@@ -113,10 +115,12 @@ def run(args: argparse.Namespace) -> int:
             observers=[ProgressObserver(job.console)],
             activity=job.activity,
         )
+        solver.updater.shows_changes = solver.param.snapshot_diff
         if not args.no_fuse:
             solver.fuse()
         if not args.keep_blobs:
-            share_memory([solver.net, *solver.test_nets])
+            recomputes = args.recompute or solver.param.dtrain_param.recompute
+            share_memory([solver.net, *solver.test_nets], recomputes)
         set_start(solver, args)
         with signals_handled(solver, signal_effects(args.sigint_effect, args.sighup_effect)):
             solver.solve()
@@ -130,6 +134,8 @@ def check_flags(args: argparse.Namespace) -> None:
     if args.snapshot and (args.weights or args.resume):
         other = "--weights" if args.weights else "--resume"
         raise UserError(f"dtrain train: only one of --snapshot and {other} may be given, got both")
+    if args.keep_blobs and args.recompute:
+        raise UserError("dtrain train: only one of --keep-blobs and --recompute may be given, got both")
 
 
 def chosen_recipe(args: argparse.Namespace, world_size: int) -> Recipe:

@@ -39,6 +39,7 @@ from dtrain.launcher.simulation.compute import (
 )
 from dtrain.launcher.simulation.links import FREE
 from dtrain.launcher.simulation.memory import count_memory, measure_passes
+from dtrain.launcher.simulation.memory_report import memory_lines
 from dtrain.launcher.simulation.options import Question, check_world_size
 from dtrain.launcher.simulation.prediction import Machine, predict
 from dtrain.launcher.simulation.report import report_json, report_lines
@@ -67,13 +68,15 @@ def answer_lines(
     given = job.together(lambda: _given_costs(question, subject.net))
     job.activity.doing = "measuring what to predict from"
     work, machine = find_work(question, subject, given, communicator)
-    passes = measure_passes(subject.net) if question.measures_compute and job.is_first else None
+    recomputes = subject.solver.dtrain_param.recompute
+    measures = question.measures_compute and job.is_first
+    passes = measure_passes(subject.net, recomputes) if measures else None
     memory = count_memory(subject.net, subject.arena, subject.solver, passes)
     predictions = predict(work, machine, clusters_up_to(question.cluster))
     subject.net.close()
     if args.json:
         return [report_json(work, machine, predictions, memory, subject.net.layer_names)]
-    return report_lines(subject.title, work, machine, predictions, memory)
+    return report_lines(subject.title, work, machine, predictions, memory_lines(memory, subject.solver))
 
 
 def find_work(
@@ -94,6 +97,7 @@ def set_up(args: argparse.Namespace, engine: Engine, is_net: bool, communicator:
     Its layers know of no other ranks, so that one rank can run it alone.
     """
     solver, recipe = _read(args, is_net)
+    solver.dtrain_param.recompute |= args.recompute
     net = build_net(recipe, engine, Shard(communicator.rank, communicator.world_size))
     net.fuse()  # as training does
     arena = Arena(net.param_table.with_gradients, NUM_EXTRA)

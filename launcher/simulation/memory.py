@@ -16,8 +16,9 @@ import numpy as np
 
 from dtrain.core.engines import Engine
 from dtrain.core.net.arena import Arena
-from dtrain.core.net.memory_sharing import share_memory
+from dtrain.core.net.memory_sharing import find_net_again, share_memory
 from dtrain.core.net.net import Net
+from dtrain.core.solver.extra_values import NUM_EXTRA
 from dtrain.core.solver.update_rules import UPDATE_RULES
 from dtrain.core.tensor import Storage
 from dtrain.data.loader import Loader
@@ -32,6 +33,12 @@ from dtrain.launcher.simulation.memory_process import measure_process
 from dtrain.proto import caffe_pb2
 
 _OPAQUE = (type, ModuleType, FunctionType, Loader, Engine)
+
+
+def count_training(net: Net, solver: caffe_pb2.SolverParameter) -> dict[str, int]:
+    """Return what count_memory says of `net` before it has run: fused and with an arena, as training has it."""
+    net.fuse()
+    return count_memory(net, Arena(net.param_table.with_gradients, NUM_EXTRA), solver)
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,7 @@ def count_memory(
     and their operations keep; operations: their code and tables; temporary: what is there for a moment.
 
     passes: what a net that has run took (measure_passes). Without it blobs and scratch are planned from the net,
-    which knows neither what the reference engine lowers convolutions to nor what an engine's layouts fill up or hold
-    twice, and takes all values for float32.
+    which knows neither what the reference engine lowers convolutions to nor what an engine's layouts fill up.
 
     Test nets, MPI and a snapshot under way (one more copy of params and history) are not in it.
     """
@@ -63,9 +69,10 @@ def count_memory(
     num_values = sum(param.blob.count for param in params)
     extra = solver.dtrain_param
     averages = arena.data.nbytes if extra.ema_decay else 0
-    pool_bytes = passes.pool_bytes if passes else plan_pool(net)
+    again = find_net_again(net) if extra.recompute else {}
+    pool_bytes = passes.pool_bytes if passes else plan_pool(net, again)
     return {
-        "process": measure_process(net.context.engine.name),
+        "process": measure_process(net.context.engine.name, _precision(extra)),
         "params": arena.data.nbytes + sum(4 * p.blob.count for p in params if id(p) not in in_arena),
         "gradients": _gradient_bytes(arena, extra),
         "history": 4 * num_values * UPDATE_RULES[solver.type].num_histories + averages,
@@ -78,12 +85,17 @@ def count_memory(
     }
 
 
-def measure_passes(net: Net) -> Passes:
+def _precision(extra: caffe_pb2.DtrainSolverParameter) -> str:
+    return caffe_pb2.Precision.Name(extra.precision)
+
+
+def measure_passes(net: Net, recomputes: bool = False) -> Passes:
     """Run `net` forward and backward twice, its blobs sharing memory as in training, also afterwards."""
-    pool = share_memory([net])
+    pool = share_memory([net], recomputes)
     for is_traced in (False, True):
         if is_traced:
             tracemalloc.start()
+        net.clear_param_diffs()  # as before each iteration: gradients are then written, not added
         net.forward()
         net.backward()
     temporary_bytes = tracemalloc.get_traced_memory()[1]

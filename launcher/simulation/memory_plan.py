@@ -2,92 +2,168 @@
 
 net ──> lifetimes (core/net) ──> planned pool and scratch ──> count_memory
 
-Sizes are those of plain arrays: what engines fill layouts up with is not known before they run.
+Sizes are those of plain arrays, or half of it in bf16 (value_sizes.py): what engines fill layouts up with is not
+known before they run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from dtrain.core.blob import Blob
 from dtrain.core.layers.dummy_data import DummyData
 from dtrain.core.layers.layer import Layer
 from dtrain.core.memory_pool import Gaps, whole_lines
-from dtrain.core.net.lifetimes import Value
+from dtrain.core.net.lifetimes import Again, Value
 from dtrain.core.net.memory_sharing import find_net_lifetimes
 from dtrain.core.net.net import Net
 from dtrain.core.tensor import Storage
+from dtrain.launcher.simulation.value_sizes import CONVOLUTIONS, rounded_blobs, storage_bytes
+from dtrain.proto import caffe_pb2
 
 _ENDLESS_BYTES = 1 << 60
-# A convolution's compiled code, descriptors and Python objects, forward and backward. Measured on ten nets of
-# configs/: what they took beyond all that was counted, 0.5 to 0.7 MB for each convolution; others take little.
-_CONVOLUTION_BYTES = {"onednn": 600_000}
+# A convolution's compiled code, descriptors and Python objects, forward and backward; others take little. Measured on
+# chains made for it: 33 convolutions of 16 to 64 channels, by turns 1x1 and 5x5, took 16.4 MB more than one.
+_CONVOLUTION_BYTES = {"onednn": 500_000}
 _FLOAT64_BYTES = 8
-_CONVOLUTIONS = ("Convolution", "Deconvolution", "ConvolutionDepthwise", "DepthwiseConvolution")
 
 
-def plan_pool(net: Net) -> int:
+def plan_pool(net: Net, again: Again | None = None) -> int:
     """Return how much of a pool a pass of `net` needs if its blobs share memory as in training.
 
-    An engine with layouts of its own also has each weight in one while its layer runs.
+    again: which layers run forward again before which backward. An engine with layouts of its own also has each
+    weight in one while its layer runs.
     """
-    lifetimes = find_net_lifetimes(net)
-    pooled = set(lifetimes.values)
-    planned = _PlannedPool(net)
-    has_layouts = net.layers[0].engine.name != "reference" if net.layers else False
-
-    def step(i: int, written: list[Value], dead: tuple[Value, ...]) -> None:
-        weights = [planned.lend(size) for size in _weight_bytes(net.layers[i]) if has_layouts]
-        for value in written:
-            if value in pooled:
-                planned.write(value)
-        for piece in weights:
-            planned.gaps.join(*piece)
-        for value in dead:
-            planned.give_back(value)
-
-    for i, tops in enumerate(net.top_names):
-        step(i, [Value(name) for name in tops], lifetimes.after_forward[i])
-    for i in reversed(range(len(net.layers))):
-        gives = zip(net.bottom_names[i], net.needs[i].bottoms, strict=True)
-        written = [Value(name, True) for name, wanted in gives if wanted and net.needs[i].layer]
-        step(i, written, lifetimes.after_backward[i])
-    return planned.gaps.peak
+    return _Pass(net, again or {}).run()
 
 
-class _PlannedPool:
-    """A pool's arithmetic: where each storage's values would lie."""
+class _Pass:
+    """One pass of a net as its pool sees it: where each storage's values would lie, and what goes with them."""
 
-    def __init__(self, net: Net) -> None:
-        self.gaps = Gaps(_ENDLESS_BYTES)
+    def __init__(self, net: Net, again: Again) -> None:
         self._net = net
-        self._pieces: dict[int, tuple[int, int]] = {}
+        self._again = again
+        self._runs_again = {i for layers in again.values() for i in layers}
+        self._lifetimes = find_net_lifetimes(net, again)
+        self._pooled = set(self._lifetimes.values)
+        self._has_layouts = bool(net.layers) and net.layers[0].engine.name != "reference"
+        self._sizes = storage_bytes(net)
+        self._rounded = rounded_blobs(net)
+        self._gaps = Gaps(_ENDLESS_BYTES)
+        self._pieces: dict[object, tuple[int, int]] = {}  # of storages, by id, and of what layers keep
 
-    def lend(self, num_bytes: int) -> tuple[int, int]:
-        """Return start and size of a piece."""
-        size = whole_lines(num_bytes)
-        return self.gaps.cut(size) or 0, size
+    def run(self) -> int:
+        """Go through the pass; return the end of the farthest piece."""
+        for i in range(len(self._net.layers)):
+            self._forward(i, keeps=i not in self._runs_again)
+            self._give_back(self._lifetimes.after_forward[i])
+        for i in reversed(range(len(self._net.layers))):
+            for k in self._again.get(i, ()):
+                self._forward(k, keeps=True)
+                self._give_back(self._lifetimes.after_again[k])
+            self._run(i, _written_backward(self._net, i))
+            for k in layers_behind(self._net, i):
+                self._free(("kept", k))
+                self._free(("rounded", k))
+            self._give_back(self._lifetimes.after_backward[i])
+        return self._gaps.peak
 
-    def write(self, value: Value) -> None:
-        """Have a piece for a value, that of its storage if it has one."""
-        storage = self._storage(value)
-        if id(storage) not in self._pieces:
-            self._pieces[id(storage)] = self.lend(storage.capacity * storage.dtype.itemsize)
+    def _forward(self, i: int, keeps: bool) -> None:
+        if self._has_layouts and self._net.phase == caffe_pb2.TRAIN:
+            for k in layers_ahead(self._net, i):
+                self._lend(("kept", k), kept_bytes(self._net, k, self._rounded))
+                self._lend(("rounded", k), rounded_weight_bytes(self._net, k))
+        self._run(i, _written_forward(self._net, i))
+        if not keeps:
+            for k in layers_ahead(self._net, i):
+                self._free(("kept", k))
 
-    def give_back(self, value: Value) -> None:
-        """Give back the piece of a value's storage, if it has one."""
-        piece = self._pieces.pop(id(self._storage(value)), None)
+    def _run(self, i: int, written: list[Value]) -> None:
+        weights = _weight_bytes(self._net.layers[i]) if self._has_layouts else []
+        for k, size in enumerate(weights):
+            self._lend(("weight", k), size)
+        for value in written:
+            if value in self._pooled:
+                storage = self._storage(value)
+                self._lend(id(storage), self._sizes[id(storage)])
+        for k in range(len(weights)):
+            self._free(("weight", k))
+
+    def _lend(self, key: object, num_bytes: int) -> None:
+        """Have a piece for what is not there yet."""
+        if num_bytes and key not in self._pieces:
+            size = whole_lines(num_bytes)
+            self._pieces[key] = self._gaps.cut(size) or 0, size
+
+    def _free(self, key: object) -> None:
+        piece = self._pieces.pop(key, None)
         if piece is not None:
-            self.gaps.join(*piece)
+            self._gaps.join(*piece)
+
+    def _give_back(self, dead: tuple[Value, ...]) -> None:
+        for value in dead:
+            self._free(id(self._storage(value)))
 
     def _storage(self, value: Value) -> Storage:
         blob = self._net.blobs[value.blob]
         return (blob.diff_tensor if value.is_diff else blob.data_tensor).storage
 
 
+def layers_ahead(net: Net, i: int) -> range:
+    """Return the layers whose forward runs when it is layer i's turn: none for the later ones of a group."""
+    group = net.groups.get(i)
+    if group is None:
+        return range(i, i + 1)
+    return range(i, group.last + 1) if i == group.first else range(0)
+
+
+def layers_behind(net: Net, i: int) -> range:
+    """Return the layers whose backward runs when it is layer i's turn: none for the earlier ones of a group."""
+    group = net.groups.get(i)
+    if group is None:
+        return range(i, i + 1)
+    return range(group.first, i + 1) if i == group.last else range(0)
+
+
+def _written_forward(net: Net, i: int) -> list[Value]:
+    layers = layers_ahead(net, i)
+    return [Value(name) for name in net.top_names[layers[-1]]] if layers else []
+
+
+def _written_backward(net: Net, i: int) -> list[Value]:
+    group = net.groups.get(i)
+    bottoms = group.bottoms if group is not None else [(i, k) for k in range(len(net.bottom_names[i]))]
+    return [
+        Value(net.bottom_names[k][place], True)
+        for k, place in bottoms
+        if layers_behind(net, i) and net.needs[k].layer and net.needs[k].bottoms[place]
+    ]
+
+
+def rounded_weight_bytes(net: Net, i: int) -> int:
+    """Return the bytes of the copy of layer i's weight that an inner product in bf16 has from forward to backward."""
+    layer = net.layers[i]
+    is_rounded = layer.type == "InnerProduct" and net.context.engine.precision == "BF16"
+    return 2 * layer.blobs[0].count if is_rounded else 0
+
+
+def kept_bytes(net: Net, i: int, rounded: Collection[str] = ()) -> int:
+    """Return what layer i keeps in the pool from forward to backward: BatchNorm in place the values it writes over,
+    and with the ReLU behind it which of its values are not 0, a bit for each. rounded: blobs that are bf16.
+    """
+    layer, bottoms, tops = net.layers[i], net.bottoms[i], net.tops[i]
+    if layer.type != "BatchNorm" or not net.needs[i].layer:
+        return 0
+    group = net.groups.get(i)
+    has_relu = group is not None and net.layers[group.last].type == "ReLU"
+    top = tops[0] if group is None else net.tops[group.last][0]
+    size = 2 if net.bottom_names[i][0] in rounded else 4
+    return bottoms[0].count * size * (top is bottoms[0]) + (bottoms[0].count // 8 if has_relu else 0)
+
+
 def _weight_bytes(layer: Layer) -> list[int]:
-    return [4 * layer.blobs[0].count] if layer.type in _CONVOLUTIONS and layer.blobs else []
+    return [4 * layer.blobs[0].count] if layer.type in CONVOLUTIONS and layer.blobs else []
 
 
 def plan_scratch(net: Net) -> int:
@@ -107,7 +183,7 @@ def plan_scratch(net: Net) -> int:
 
 def plan_operations(net: Net) -> int:
     """Return what the layers' operations take by themselves, beside all arrays."""
-    num_convolutions = sum(layer.type in _CONVOLUTIONS for layer in net.layers)
+    num_convolutions = sum(layer.type in CONVOLUTIONS for layer in net.layers)
     return num_convolutions * _CONVOLUTION_BYTES.get(net.context.engine.name, 0)
 
 
@@ -142,7 +218,7 @@ class Use(NamedTuple):
 
 
 def _normalised(use: Use) -> int:
-    return use.num_values if use.is_in_place or use.layer.engine.name == "reference" else 0
+    return use.num_values if use.layer.engine.name == "reference" else 0  # others keep it in the pool
 
 
 def _scaled(use: Use) -> int:

@@ -16,11 +16,11 @@ from pathlib import Path
 _STATUS = Path("/proc/self/status")
 _TIMEOUT_S = 120
 _KB = 1024
+_OF_LAUNCHERS = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "MPI_", "HYDRA_", "HYDI_", "SLURM_")
 
 # A net of the usual operations, so small that what it takes is the libraries' own: their code, tables and threads.
 _NET = """
-layer { name: "data" type: "DummyData" top: "data" top: "label" dummy_data_param {
-  shape { dim: 2 dim: 16 dim: 9 dim: 9 } shape { dim: 2 } data_filler { type: "constant" value: 1 } } }
+layer { name: "data" type: "Data" top: "data" top: "label" data_param { source: "none" batch_size: 2 } }
 layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
   convolution_param { num_output: 16 kernel_size: 3 } }
 layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
@@ -30,24 +30,18 @@ layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "
 """
 _PROGRAM = """
 import json, os, sys, tempfile
-from dtrain.launcher.commands import train
-from dtrain.core.solver.recipe import read_recipe
-from dtrain.core.solver.solver import Solver
-from dtrain.core.engines import create_engine
-from dtrain.dist.create import create_communicator
+from dtrain.launcher.main import main
 from dtrain.launcher.simulation.memory_process import peak_bytes
+net_text, *options = sys.argv[1:]
 with tempfile.TemporaryDirectory() as folder:
-    net, path = (os.path.join(folder, name) for name in ("net.prototxt", "solver.prototxt"))
+    net, solver = (os.path.join(folder, name) for name in ("net.prototxt", "solver.prototxt"))
     with open(net, "w") as file:
-        file.write(sys.argv[2])
-    with open(path, "w") as file:
-        file.write(f'net: "{net}" base_lr: 0.1 lr_policy: "fixed" max_iter: 1')
-    engine = create_engine(sys.argv[1])
-    solver = Solver(read_recipe(path), engine=engine, communicator=create_communicator("single", {}))
-solver.fuse()
-solver.step(1)
-solver.close()
+        file.write(net_text)
+    with open(solver, "w") as file:
+        file.write(f'net: "{net}" base_lr: 0.1 lr_policy: "fixed" max_iter: 1 snapshot_after_train: false')
+    code = main(["train", "--solver", solver, "--synthetic", "16x9x9", *options])
 print(json.dumps(peak_bytes()))
+sys.exit(code)
 """
 
 
@@ -64,15 +58,15 @@ def peak_bytes() -> int:
 
 
 @cache
-def measure_process(engine: str) -> int:
-    """Return the bytes that a process takes which trains next to nothing on `engine`; it takes about a second.
+def measure_process(engine: str, precision: str = "FLOAT32") -> int:
+    """Return the bytes of a process in which `dtrain train` trains next to nothing; it takes about a second.
 
     Raises RuntimeError if it fails.
     """
-    command = [sys.executable, "-c", _PROGRAM, engine, _NET]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, env=dict(os.environ)
-    )
+    command = [sys.executable, "-c", _PROGRAM, _NET, "--engine", engine, "--precision", precision.lower()]
+    # It is no rank, though its parent may be one.
+    env = {name: value for name, value in os.environ.items() if not name.startswith(_OF_LAUNCHERS)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, env=env)
     if done.returncode:
         raise RuntimeError(f"a process that measures its own memory must succeed:\n{done.stderr}")
     return int(json.loads(done.stdout.splitlines()[-1]))

@@ -14,16 +14,16 @@ _HEADER = ("ranks", "nodes", "iteration ms", "all-reduce ms", "hidden", "efficie
 
 
 def report_lines(
-    title: str, work: Work, machine: Machine, predictions: Sequence[Prediction], memory: Mapping[str, int]
+    title: str, work: Work, machine: Machine, predictions: Sequence[Prediction], memory: Sequence[str]
 ) -> list[str]:
-    """Return the lines on all sizes, what they are based on, and a rank's memory."""
+    """Return the lines on all sizes and what they are based on; `memory`, those on a rank's memory, come last."""
     rows = [_HEADER, *(_row(prediction) for prediction in predictions)]
     widths = [max(len(row[k]) for row in rows) for k in range(len(_HEADER))]
     table = [
         "  " + "  ".join([*map(str.rjust, row[:-1], widths[:-1]), row[-1]]).rstrip()  # the last one is words
         for row in rows
     ]
-    return [title, *_basis(work, machine), *table, _memory_line(memory)]
+    return [title, *_basis(work, machine), *table, *memory]
 
 
 def _row(prediction: Prediction) -> tuple[str, ...]:
@@ -52,11 +52,6 @@ def _basis(work: Work, machine: Machine) -> list[str]:
         f"  link {network.across}, inside a node {network.inside}{on_cores}"
         + ("" if machine.overlaps else ", no overlap: the ranks' cores do the carrying"),
     ]
-
-
-def _memory_line(memory: Mapping[str, int]) -> str:
-    parts = ", ".join(f"{name} {size / 1e6:.1f}" for name, size in memory.items() if size)
-    return f"  memory of a rank: {sum(memory.values()) / 1e6:.1f} MB ({parts})"
 
 
 def report_json(

@@ -35,6 +35,7 @@ train (collective)
   --lr-scaling of none linear sqrt
   --no-fuse = False
   --keep-blobs = False
+  --recompute = False
   --level
   --stage
   --engine
@@ -73,10 +74,12 @@ summary
   --engine
   --precision of float32 bf16
   --gpu
+  --recompute = False
   --synthetic
 check (collective)
   FILE required
   --engine
+  --recompute = False
   --level
   --stage
   --communicator

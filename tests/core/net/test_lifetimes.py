@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from dtrain.core.net.lifetimes import LayerUse, Lifetimes, Value, find_lifetimes
+from dtrain.core.net.lifetimes import LayerUse, Lifetimes, Value, find_lifetimes, most_alive_bytes
 
 
 def data(name: str) -> Value:
@@ -118,8 +118,41 @@ def test_lifetimes_leave_out_diffs_that_no_backward_writes() -> None:
     assert found["A"] == "B1"
 
 
+# d → a → b → c → e, where a and b are computed again before c's layer runs backward
+AGAIN = [
+    layer("", "d"),
+    layer("d", "a", True, "x"),
+    layer("a", "b", True, "x"),
+    layer("b", "c", True, "x"),
+    layer("c", "e", True, "x"),
+]
+
+
+def test_lifetimes_of_what_is_computed_again_end_twice() -> None:
+    found = find_lifetimes(AGAIN, kept="e", again={3: [1, 2]})
+    names = [
+        [[v.blob.upper() if v.is_diff else v.blob for v in step] for step in steps]
+        for steps in (found.after_forward, found.after_again, found.after_backward)
+    ]
+    assert names[0] == [[], [], ["a"], ["b"], []]
+    assert names[1] == [[], [], [], [], []]
+    assert [sorted(step) for step in names[2]] == [[], ["A", "D", "d"], ["B", "a"], ["C", "b"], ["c"]]
+    assert len(found.values) == 8, "each once"
+
+
+def test_most_alive_bytes_is_less_where_values_are_computed_again() -> None:
+    sizes = {value: (number, 1) for number, value in enumerate(find_lifetimes(AGAIN, kept="e").values)}
+    kept = find_lifetimes(AGAIN, kept="e")
+    # all data, and c's diff; with recomputation d, c and C, then a, and b in its turn
+    assert most_alive_bytes(AGAIN, kept, {}, sizes) == 5
+    again = {3: [1, 2]}
+    assert most_alive_bytes(AGAIN, find_lifetimes(AGAIN, kept="e", again=again), again, sizes) == 5
+    late = {2: [1]}
+    assert most_alive_bytes(AGAIN, find_lifetimes(AGAIN, kept="e", again=late), late, sizes) == 4
+
+
 def test_lifetimes_of_no_layers_are_none() -> None:
-    assert find_lifetimes([]) == Lifetimes((), ())
+    assert find_lifetimes([]) == Lifetimes((), (), ())
 
 
 @pytest.mark.parametrize("seed", range(30))

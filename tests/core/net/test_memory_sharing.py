@@ -1,6 +1,7 @@
 """Nets whose blobs share memory: the same bits as nets that keep all, and an error for who looks too late.
 
-Whatever is lent or given back is filled with NaN here, so that a value read too late can't pass for the right one.
+Whatever is lent or given back is filled with NaN here (conftest.py), so that a value read too late can't pass for the
+right one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from numpy.typing import NDArray
 from dtrain.core.engines import create_engine
 from dtrain.core.engines.onednn.library import MissingLibrary
 from dtrain.core.errors import UserError
-from dtrain.core.memory_pool import MemoryPool
 from dtrain.core.net.memory_sharing import find_net_lifetimes, share_memory
 from dtrain.core.net.net import Net
 from dtrain.core.solver.recipe import read_recipe
@@ -89,24 +89,6 @@ random_seed: 7 display: 2 test_iter: 2 test_interval: 2 snapshot_after_train: fa
 """
 
 Array = NDArray[Any]
-
-
-@pytest.fixture
-def spoiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fill with NaN what a pool lends and what it gets back."""
-    lend, give_back = MemoryPool.lend, MemoryPool.give_back
-
-    def lend_spoiled(pool: MemoryPool, num_bytes: int) -> NDArray[np.uint8]:
-        piece = lend(pool, num_bytes)
-        piece.fill(0xFF)
-        return piece
-
-    def give_back_spoiled(pool: MemoryPool, piece: NDArray[np.uint8]) -> None:
-        piece.fill(0xFF)
-        give_back(pool, piece)
-
-    monkeypatch.setattr(MemoryPool, "lend", lend_spoiled)
-    monkeypatch.setattr(MemoryPool, "give_back", give_back_spoiled)
 
 
 @pytest.fixture(params=["reference", "onednn"])

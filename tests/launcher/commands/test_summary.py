@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from dtrain.launcher.commands.summary import memory_lines
 from dtrain.launcher.main import main
 
 TABLE = [
@@ -59,12 +59,24 @@ def test_summary_of_a_net_that_learns_nothing_has_no_memory_of_training(
     assert "memory of a rank" not in capsys.readouterr().out
 
 
-def test_memory_lines_add_up_and_fit_the_page() -> None:
-    parts = {f"part number {k}": k * 1_000_000 for k in range(20)}
-    title, *lines = memory_lines(parts, "SGD")
-    assert title == "  memory of a rank in training (SGD): 190.0 MB"
-    assert max(map(len, lines)) <= 100
-    joined = " ".join(line.strip() for line in lines)
-    assert joined == ", ".join(
-        f"part number {k} {k}.0" for k in range(1, 20)
-    )  # what takes nothing is left out
+def test_summary_with_recompute_says_so_and_takes_less(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (run_folder / "net.prototxt").read_text()
+    below, deep = "ip", ""
+    for k in range(30):
+        deep += f'layer {{ name: "d{k}" type: "TanH" bottom: "{below}" top: "d{k}" }}\n'
+        below = f"d{k}"
+    place = text.index('layer { name: "loss"')
+    text = text[:place] + deep + text[place:].replace('bottom: "ip"', f'bottom: "{below}"')
+    text = text.replace("shape { dim: 4 dim: 3 }", "shape { dim: 4000 dim: 3 }")
+    (run_folder / "net.prototxt").write_text(
+        text.replace("shape { dim: 4 dim: 2 }", "shape { dim: 4000 dim: 2 }")
+    )
+    blobs = []
+    for flags in ([], ["--recompute"]):
+        assert main(["summary", "net.prototxt", *flags]) == 0
+        said = capsys.readouterr().out
+        assert ("memory of a rank in training (SGD, recomputing): " in said) == bool(flags)
+        blobs.append(float(re.findall(r"blobs ([\d.]+)", said)[-1]))
+    assert blobs[1] < 0.6 * blobs[0]

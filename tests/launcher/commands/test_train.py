@@ -10,12 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dtrain.core.errors import UserError
 from dtrain.launcher.commands import train
 from dtrain.launcher.commands.train import add_arguments, check_flags, run
 from dtrain.launcher.main import main
+from dtrain.proto import caffe_pb2
 from tests.conftest import Mpirun
 from tests.core.solver.small_runs import DROPOUT, SmallRuns, write_database
 
@@ -180,13 +182,52 @@ def test_train_that_keeps_blobs_writes_the_same_weights(
     path = runs.write("max_iter: 5 test_iter: 3 test_interval: 2 snapshot_after_train: true", middle=DROPOUT)
     shared: list[int] = []
     share = train.share_memory
-    monkeypatch.setattr(train, "share_memory", lambda nets: shared.append(len(nets)) or share(nets))
+    monkeypatch.setattr(
+        train, "share_memory", lambda nets, again: shared.append(len(nets)) or share(nets, again)
+    )
     weights = []
     for flags in ([], ["--keep-blobs"]):
         assert main([path, *flags]) == 0
         weights.append((runs.folder / "run_iter_5.caffemodel").read_bytes())
     assert weights[0] == weights[1]
     assert shared == [2]  # the net to train and one to test, the first time alone
+
+
+@pytest.mark.parametrize(("field", "flags"), [("", ["--recompute"]), ("recompute: true", [])])
+def test_train_that_recomputes_writes_the_same_weights(
+    runs: SmallRuns, monkeypatch: pytest.MonkeyPatch, field: str, flags: list[str]
+) -> None:
+    recomputes: list[bool] = []
+    share = train.share_memory
+    monkeypatch.setattr(
+        train, "share_memory", lambda nets, again: recomputes.append(again) or share(nets, again)
+    )
+    weights = []
+    for more, arguments in (("", []), (f"dtrain_param {{ {field} }}", flags)):
+        path = runs.write(f"max_iter: 5 snapshot_after_train: true {more}", middle=DROPOUT)
+        assert main([path, *arguments]) == 0
+        weights.append((runs.folder / "run_iter_5.caffemodel").read_bytes())
+    assert weights[0] == weights[1]
+    assert recomputes == [False, True]
+
+
+def test_train_with_snapshot_diff_writes_what_the_update_took_off_and_the_same_weights(
+    runs: SmallRuns,
+) -> None:
+    models = []
+    for with_diff in ("false", "true"):
+        path = runs.write(f"max_iter: 2 snapshot: 1 snapshot_diff: {with_diff}")
+        assert main([path]) == 0
+        for iteration in (1, 2):
+            content = (runs.folder / f"run_iter_{iteration}.caffemodel").read_bytes()
+            net = caffe_pb2.NetParameter.FromString(content)
+            models.append([blob for layer in net.layer for blob in layer.blobs])
+    plain, plain_after, before, after = models
+    assert [blob.data for blob in plain + plain_after] == [blob.data for blob in before + after]
+    assert not any(blob.diff for blob in plain + plain_after)
+    for old, new in zip(before, after, strict=True):
+        assert np.any(new.diff)
+        np.testing.assert_allclose(new.diff, np.subtract(old.data, new.data), rtol=0, atol=1e-7)
 
 
 def test_train_with_the_file_s_global_batch_on_any_ranks_shows_the_same_losses(
@@ -220,6 +261,7 @@ def test_train_with_a_global_batch_that_cannot_be_is_a_users_mistake(
         (["--gpu", "0"], "--gpu: must be left out, got 0"),
         (["--snapshot", "a", "--weights", "b"], "only one of --snapshot and --weights may be given"),
         (["--snapshot", "a", "--resume", "auto"], "only one of --snapshot and --resume may be given"),
+        (["--keep-blobs", "--recompute"], "only one of --keep-blobs and --recompute may be given"),
     ],
 )
 def test_check_flags_that_cannot_be_raises(arguments: list[str], sentence: str) -> None:

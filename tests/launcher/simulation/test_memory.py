@@ -91,7 +91,7 @@ def test_owner_of_a_view_is_the_array_below() -> None:
     assert owner_of(array) is array
 
 
-def test_measure_passes_of_an_inner_product_is_the_gradient_that_it_adds_and_what_is_alive_at_once(
+def test_measure_passes_of_an_inner_product_is_what_is_alive_at_once_and_no_gradient_beside_the_diff(
     tmp_path: Path,
 ) -> None:
     text = (
@@ -99,7 +99,7 @@ def test_measure_passes_of_an_inner_product_is_the_gradient_that_it_adds_and_wha
     )
     net, _ = build(tmp_path, text)
     passes = measure_passes(net)
-    assert passes.temporary_bytes == pytest.approx(4 * 512 * 1000, rel=0.1)
+    assert passes.temporary_bytes < 0.1 * 4 * 512 * 1000
     assert passes.pool_bytes == 2 * 4 * 2 * 512  # ip's data and diff
 
 

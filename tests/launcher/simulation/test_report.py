@@ -14,12 +14,13 @@ from tests.launcher.simulation.small_work import make_small_work
 LINK = Link(0.0, 100.0)
 WORK = make_small_work(update_s=8.0, reading_s=0.5)
 MEMORY = {"params": 1_000_000, "history": 2_500_000, "scratch": 0}
+MEMORY_LINES = ["  memory of a rank"]
 CLUSTERS = [Cluster(1, 1), Cluster(2, 1)]
 
 
 def test_report_lines_are_a_table_with_its_basis() -> None:
     machine = Machine(Network(LINK, Link(1e-6, 2e9)), "ring")
-    assert report_lines("net: SGD solver", WORK, machine, predict(WORK, machine, CLUSTERS), MEMORY) == [
+    assert report_lines("net: SGD solver", WORK, machine, predict(WORK, machine, CLUSTERS), MEMORY_LINES) == [
         "net: SGD solver",
         "  a rank alone: 8 images an iteration, forward 6000 ms, backward 1.5e+04 ms, update 8000 ms, "
         "reading 500 ms beside them",
@@ -28,13 +29,13 @@ def test_report_lines_are_a_table_with_its_basis() -> None:
         "  ranks  nodes  iteration ms  all-reduce ms  hidden  efficiency  images/s  algorithm",
         "      1    1x1     29,000.00           0.00       -      100.0%         0  none",
         "      2    2x1     30,000.00       4,000.00   75.0%       96.7%         1  ring",
-        "  memory of a rank: 3.5 MB (params 1.0, history 2.5)",
+        "  memory of a rank",
     ]
 
 
 def test_report_lines_say_what_shares_cores() -> None:
     machine = Machine(Network(LINK, LINK), "ring", cores=2, slowdown=1.25, overlaps=False)
-    lines = report_lines("net", WORK, machine, [], MEMORY)
+    lines = report_lines("net", WORK, machine, [], MEMORY_LINES)
     assert lines[3].endswith(", 2 cores a node, slowdown 1.25, no overlap: the ranks' cores do the carrying")
 
 

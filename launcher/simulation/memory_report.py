@@ -1,0 +1,30 @@
+"""The lines on what a rank takes of memory, in `dtrain summary`, in `dtrain check` and below a prediction."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+
+from dtrain.core.net.net import Net
+from dtrain.launcher.simulation.memory import count_training
+from dtrain.launcher.table import WIDTH
+from dtrain.proto import caffe_pb2
+
+
+def training_lines(net: Net, solver: caffe_pb2.SolverParameter) -> list[str]:
+    """Return the lines on what a rank takes that trains `net` by `solver`; none for a net without a loss.
+
+    The net's layers run as one afterwards where they can, as in training.
+    """
+    if net.phase != caffe_pb2.TRAIN or not any(any(weights) for weights in net.loss_weights):
+        return []
+    return memory_lines(count_training(net, solver), solver)
+
+
+def memory_lines(num_bytes: Mapping[str, int], solver: caffe_pb2.SolverParameter) -> list[str]:
+    """Return the lines on a rank's memory: the sum, and its parts by name, as many as fit on each line."""
+    how = f"{solver.type}, recomputing" if solver.dtrain_param.recompute else solver.type
+    title = f"  memory of a rank in training ({how}): {sum(num_bytes.values()) / 1e6:,.1f} MB"
+    parts = ", ".join(f"{name} {size / 1e6:,.1f}" for name, size in num_bytes.items() if size)
+    indent = "    "
+    return [title, *textwrap.wrap(parts, WIDTH, initial_indent=indent, subsequent_indent=indent)]

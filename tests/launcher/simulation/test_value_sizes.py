@@ -1,0 +1,54 @@
+"""Sizes of values in float32 and in bf16, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from dtrain.core.engines import create_engine
+from dtrain.core.net.net import Net
+from dtrain.launcher.simulation.value_sizes import rounded_blobs, storage_bytes
+from tests.core.net_builder import make_net
+from tests.launcher.simulation.nets import DATA, dims, inner_product, loss
+
+WINDOW = "convolution_param { num_output: 4 kernel_size: 3 pad: 1 }"
+TEXT = (
+    DATA.format(data=dims(2, 4, 6, 6), target=dims(2, 10))
+    + f'layer {{ name: "a" type: "Convolution" bottom: "data" top: "a" {WINDOW} }}\n'
+    + 'layer { name: "relu" type: "ReLU" bottom: "a" top: "a" }\n'
+    + 'layer { name: "pool" type: "Pooling" bottom: "a" top: "pool" pooling_param { kernel_size: 2 stride: 2 } }\n'
+    + 'layer { name: "tanh" type: "TanH" bottom: "pool" top: "tanh" }\n'
+    + f'layer {{ name: "b" type: "Convolution" bottom: "tanh" top: "b" {WINDOW} }}\n'
+    + inner_product("ip", "b", 10)
+    + loss("ip")
+)
+LARGE, SMALL, IP = 2 * 4 * 6 * 6, 2 * 4 * 3 * 3, 2 * 10  # values
+
+
+def sizes(net: Net) -> dict[str, int]:
+    """Return the bytes of data by the blob's name, of diffs by that in capitals."""
+    found = storage_bytes(net)
+    by_name = {name: found[id(blob.data_tensor.storage)] for name, blob in net.blobs.items()}
+    return by_name | {name.upper(): found[id(blob.diff_tensor.storage)] for name, blob in net.blobs.items()}
+
+
+def test_storage_bytes_in_float32_are_four_a_value() -> None:
+    net = make_net(TEXT)
+    found = sizes(net)
+    assert (found["a"], found["A"], found["pool"], found["ip"]) == (4 * LARGE, 4 * LARGE, 4 * SMALL, 4 * IP)
+    assert rounded_blobs(net) == frozenset()
+
+
+@pytest.mark.usefixtures("bf16")
+def test_storage_bytes_in_bf16_are_two_a_value_and_those_of_copies() -> None:
+    net = make_net(TEXT, engine=create_engine("onednn", "BF16"))
+    assert rounded_blobs(net) == {"a", "pool", "b"}
+    found = sizes(net)
+    assert found["data"] == (4 + 2) * LARGE  # float32, and as the convolution reads it
+    assert (found["a"], found["A"]) == (2 * LARGE, 2 * LARGE)
+    assert (found["pool"], found["POOL"]) == (
+        (2 + 4) * SMALL,
+        (2 + 4) * SMALL,
+    )  # TanH reads and writes float32
+    assert (found["tanh"], found["TANH"]) == ((4 + 2) * SMALL, 2 * SMALL)
+    assert found["b"] == (2 + 4) * SMALL
+    assert (found["ip"], found["IP"]) == (4 * IP, (4 + 2) * IP)

@@ -22,7 +22,9 @@ from guards import bench_guards
 from measuring import HAS_TORCH, ROUNDS, lenet_database, median, run_program
 from memory import bench_memory
 from nets import bench_nets
+from overhead import bench_overhead
 from overlap import bench_overlap
+from reorders import bench_reorders
 from scaling import bench_scaling
 from simulate import bench_simulate
 from update import bench_update
@@ -148,6 +150,7 @@ BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "engines": bench_engines,
     "nets": bench_nets,
     "memory": bench_memory,
+    "reorders": bench_reorders,
     "startup": bench_startup,
     "big_net": bench_big_net,
     "snapshot": bench_snapshot,
@@ -156,6 +159,7 @@ BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "all_reduce": bench_all_reduce,
     "scaling": bench_scaling,
     "guards": bench_guards,
+    "overhead": bench_overhead,
     "overlap": bench_overlap,
     "simulate": bench_simulate,
     "update": bench_update,

@@ -1,10 +1,11 @@
 """The benchmark of the nets of configs/: an iteration in dtrain and in PyTorch (eager), on one thread and on two.
 
-nets.py [--threads 1,2] [--layers] [NAME…]     by itself; `make bench ARGS=nets` runs all of them
+nets.py [--threads 1,2] [--precision bf16] [--layers] [NAME…]     by itself; `make bench ARGS=nets` runs all of them
 
 For each net there are processes of dtrain's, of PyTorch's and one that measures what the machine can do. They take
 turns in rounds; medians are printed, and the ratio round by round: of processor time on one thread, of the clock's on
-several. --layers: dtrain's time by layer instead.
+several. Behind them stands the share of the roof that dtrain reached (roofline.py). --precision bf16: dtrain's, and
+PyTorch under autocast. --layers: dtrain's time by layer instead.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from measuring import HAS_TORCH, PROGRAMS
+from roofline import describe, layer_seconds
 
 from dtrain.launcher.threads import THREAD_VARIABLES, thread_settings
 
@@ -81,22 +83,29 @@ class Turns:
 
 
 def bench_nets(
-    folder: Path, names: tuple[str, ...] = tuple(NETS), threads: tuple[int, ...] = NUM_THREADS
+    folder: Path,
+    names: tuple[str, ...] = tuple(NETS),
+    threads: tuple[int, ...] = NUM_THREADS,
+    precision: tuple[str, ...] = (),
 ) -> None:
-    """Nets of configs/ on made-up images: milliseconds, GFLOP/s, peak of memory, beside PyTorch's."""
+    """Nets of configs/ on made-up images: milliseconds, share of the roof, peak of memory, beside PyTorch's.
+
+    precision: ("bf16",), or none for float32.
+    """
     for num_threads in threads:
         for name in names:
-            print(_measure(folder, name, num_threads), flush=True)
+            print(_measure(folder, name, num_threads, precision), flush=True)
 
 
-def _measure(folder: Path, name: str, num_threads: int) -> str:
-    """Return the line of a net."""
+def _measure(folder: Path, name: str, num_threads: int, precision: tuple[str, ...]) -> str:
+    """Return the lines of a net."""
     path, theirs = folder / f"{name}.prototxt", _environment(num_threads)
     with ExitStack() as stack:
-        ours = stack.enter_context(Turns(_our_environment(num_threads), "nets.py", name, NETS[name], path))
-        machine = stack.enter_context(Turns(theirs, "machine_rates.py"))
+        args = name, NETS[name], path, *precision
+        ours = stack.enter_context(Turns(_our_environment(num_threads), "nets.py", *args))
+        machine = stack.enter_context(Turns(theirs, "machine_rates.py", *precision))
         peers = {
-            title: stack.enter_context(Turns(theirs, "nets_torch.py", path, *words))
+            title: stack.enter_context(Turns(theirs, "nets_torch.py", path, *words, *precision))
             for title, words in (PEERS if HAS_TORCH else {}).items()
         }
         ways = [ours, *peers.values()]
@@ -105,12 +114,11 @@ def _measure(folder: Path, name: str, num_threads: int) -> str:
         params = {way.ask("num_params") for way in ways}
         if len(params) > 1:
             raise SystemExit(f"{name}: the nets must have as many params, got {params}")
-        flops, rates = ours.ask("flops"), machine.ask("rates")
+        work, rates = ours.ask("work"), machine.ask("rates")
     seconds = [statistics.median(column) for column in zip(*rounds, strict=True)]
     line = (
-        f"{_title(name, num_threads)}: {1000 * seconds[0]:.1f} ms, {flops / seconds[0] / 1e9:.1f} GFLOP/s "
-        f"(products of matrices reach {rates['flops_per_s'] / 1e9:.1f}, copies "
-        f"{rates['bytes_per_s'] / 1e9:.1f} GB/s), peak {peaks[0]:.0f} MB"
+        f"{_title(name, num_threads, precision)}: {1000 * seconds[0]:.1f} ms, peak {peaks[0]:.0f} MB\n"
+        f"    {describe(work, params.pop(), rates, seconds[0])}"
     )
     for i, title in enumerate(peers, start=1):
         ratio = statistics.median(row[i] / row[0] for row in rounds)
@@ -131,8 +139,9 @@ def _our_environment(num_threads: int) -> dict[str, str]:
     return {**environment, **thread_settings(environment, num_threads)}
 
 
-def _title(name: str, num_threads: int) -> str:
-    return f"{name}, {NETS[name]} images, {num_threads} thread{'s' * (num_threads > 1)}"
+def _title(name: str, num_threads: int, precision: tuple[str, ...]) -> str:
+    threads = f"{num_threads} thread{'s' * (num_threads > 1)}"
+    return ", ".join([name, f"{NETS[name]} images", threads, *precision])
 
 
 def _take_turns(ways: list[Turns], machine: Turns) -> list[list[float]]:
@@ -150,36 +159,33 @@ def _take_turns(ways: list[Turns], machine: Turns) -> list[list[float]]:
     return rounds
 
 
-def print_layers(folder: Path, name: str, num_threads: int) -> None:
+def print_layers(folder: Path, name: str, num_threads: int, precision: tuple[str, ...]) -> None:
     """Print which layers of a net take longest in dtrain, and what the machine's rates would let them take."""
     path = folder / f"{name}.prototxt"
-    with Turns(_our_environment(num_threads), "nets.py", name, NETS[name], path) as ours:
-        with Turns(_environment(num_threads), "machine_rates.py") as machine:
+    with Turns(_our_environment(num_threads), "nets.py", name, NETS[name], path, *precision) as ours:
+        with Turns(_environment(num_threads), "machine_rates.py", *precision) as machine:
             machine.ask(5)
             rates = machine.ask("rates")
         ours.ask(1)
-        layers = ours.ask("layers")
+        layers, num_params = ours.ask("layers"), ours.ask("num_params")
         iteration_ms = 1000 * statistics.median(ours.ask(1) for _ in range(3))
     by_type: Counter[str] = Counter()
     for layer in layers:
         by_type[layer["type"]] += sum(layer["ms"])
     total_ms = sum(by_type.values())
     print(
-        f"{_title(name, num_threads)}: {iteration_ms:.1f} ms an iteration; its layers one by one {total_ms:.1f}, "
-        f"so the update and the rest {iteration_ms - total_ms:.1f}\n"
+        f"{_title(name, num_threads, precision)}: {iteration_ms:.1f} ms an iteration; "
+        f"its layers one by one {total_ms:.1f}, so the update and the rest {iteration_ms - total_ms:.1f}\n"
+        f"    {describe(layers, num_params, rates, iteration_ms / 1000)}\n"
         f"    {', '.join(f'{kind} {ms / iteration_ms:.1%}' for kind, ms in by_type.most_common())}\n"
-        f"    {'layer':<34}{'type':<17}{'forward':>9}{'backward':>9}{'share':>7}{'GFLOP/s':>9}{'roof ms':>9}"
+        f"    {'layer':<50}{'forward':>9}{'backward':>9}{'share':>7}{'GFLOP/s':>9}{'roof ms':>9}"
     )
     for layer in sorted(layers, key=lambda layer: -sum(layer["ms"]))[:NUM_DEAREST]:
-        roof = sum(
-            max(flops / rates["flops_per_s"], layer["bytes"] / rates["bytes_per_s"])
-            for flops in layer["flops"]
-            if flops
-        )
         ms = sum(layer["ms"])
         print(
-            f"    {layer['name']:<34}{layer['type']:<17}{layer['ms'][0]:>9.2f}{layer['ms'][1]:>9.2f}"
-            f"{ms / iteration_ms:>7.1%}{sum(layer['flops']) / ms / 1e6:>9.1f}{1000 * roof:>9.2f}"
+            f"    {layer['name']:<50}{layer['ms'][0]:>9.2f}{layer['ms'][1]:>9.2f}"
+            f"{ms / iteration_ms:>7.1%}{sum(layer['flops']) / ms / 1e6:>9.1f}"
+            f"{1000 * layer_seconds(layer, rates):>9.2f}"
         )
 
 
@@ -190,19 +196,21 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NETS))
     parser.add_argument("--threads", default=",".join(map(str, NUM_THREADS)), help="how many, such as 1,2")
+    parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
     parser.add_argument("--layers", action="store_true", help="print which layers take longest")
     args = parser.parse_args()
     unknown = [name for name in args.names if name not in NETS]
     if unknown:
         parser.error(f"unknown net {', '.join(unknown)}; known: {', '.join(NETS)}")
     names, threads = tuple(args.names or NETS), tuple(map(int, args.threads.split(",")))
+    precision = ("bf16",) if args.precision == "bf16" else ()
     with tempfile.TemporaryDirectory() as folder:
         if not args.layers:
-            bench_nets(Path(folder), names, threads)
+            bench_nets(Path(folder), names, threads, precision)
             return
         for num_threads in threads:
             for name in names:
-                print_layers(Path(folder), name, num_threads)
+                print_layers(Path(folder), name, num_threads, precision)
 
 
 if __name__ == "__main__":

@@ -48,6 +48,20 @@ def net_text(name: str, batch_size: int, image: str = 'type: "gaussian" std: 1')
     return write_text(net)
 
 
+def narrowed(text: str, num_channels: int) -> str:
+    """Return the net with at most so many outputs of each layer, and what is depthwise as narrow: as many steps for a
+    rank to go through, with next to no values in them.
+    """
+    net = text_format.Parse(text, caffe_pb2.NetParameter())
+    for layer in net.layer:
+        for param in (layer.convolution_param, layer.inner_product_param):
+            if param.num_output > num_channels:
+                param.num_output = num_channels
+        if layer.convolution_param.group > 1:
+            layer.convolution_param.group = min(layer.convolution_param.group, num_channels)
+    return write_text(net)
+
+
 def _dummy_data(
     layer: caffe_pb2.LayerParameter, shape: Sequence[int], image: str
 ) -> caffe_pb2.LayerParameter:

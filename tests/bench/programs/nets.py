@@ -1,8 +1,9 @@
 """Train a net of configs/ on made-up images in memory, in turns: one process of the benchmark of nets.
 
-OMP_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2 nets.py NAME BATCH_SIZE NET     NET: where its prototxt is written to
+OMP_NUM_THREADS=2 OPENBLAS_NUM_THREADS=2 nets.py NAME BATCH_SIZE NET [bf16]     NET: where its prototxt is written to
 
-Beside what turns.py answers: "num_params", "flops" (of an iteration, counted) and "layers", what each layer takes.
+Beside what turns.py answers: "num_params", "work", the operations and bytes of each layer, and "layers", with the ms
+that each takes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from turns import BASE_LR, MOMENTUM, WEIGHT_DECAY, made_up_batch, now, take_turn
 from dtrain.core.engines import create_engine
 from dtrain.core.net.net import Net
 from dtrain.core.solver.solver import Solver
-from dtrain.launcher.flops import count_flops
+from dtrain.launcher.flops import count_flops, count_multiply_adds
 
 CONSTANT = 'type: "constant"'
 NUM_PASSES = 5
+VIEWS = ("Flatten", "Reshape", "Split")
 
 
 def make_steps(solver: Solver) -> Callable[[int], None]:
@@ -55,26 +57,58 @@ def time_layers(net: Net, num_passes: int, clock: Callable[[], float] = now) -> 
     return [(medians[i, 0], medians[i, 1]) for i in range(len(net.layers))]
 
 
-def describe_layers(net: Net) -> list[dict[str, Any]]:
-    """Return for each layer its name, type, ms and counted work, forward and backward, and bytes of its blobs."""
+def describe_work(net: Net, value_bytes: int) -> list[dict[str, Any]]:
+    """Return for each layer, those that run as one being one, its name and type, and for forward and backward the
+    operations of its matrix products and the bytes of what it must read and write.
+
+    value_bytes: of each value between layers.
+    """
+    multiplies, flops = count_multiply_adds(net), list(zip(*count_flops(net), strict=True))
     return [
-        {"name": layer.name, "type": layer.type, "ms": ms, "flops": flops, "bytes": num_bytes}
-        for layer, ms, flops, num_bytes in zip(
-            net.layers, time_layers(net, NUM_PASSES), _flops(net), _bytes(net), strict=True
-        )
+        {
+            "name": " + ".join(net.layer_names[i] for i in unit),
+            "type": " + ".join(net.layers[i].type for i in unit),
+            "flops": [sum(flops[i][k] for i in unit if multiplies[i]) for k in range(2)],
+            "bytes": _bytes(net, unit, value_bytes),
+        }
+        for unit in _units(net)
     ]
 
 
-def _flops(net: Net) -> list[tuple[float, float]]:
-    return list(zip(*count_flops(net), strict=True))
-
-
-def _bytes(net: Net) -> list[int]:
-    """Return the bytes of each layer's bottoms, tops and params: what a pass over it reads or writes at least."""
+def describe_layers(net: Net, value_bytes: int) -> list[dict[str, Any]]:
+    """Return the same with the ms of forward and backward."""
+    times = time_layers(net, NUM_PASSES)
     return [
-        4 * sum(blob.count for blob in {id(blob): blob for blob in (*bottom, *top, *layer.blobs)}.values())
-        for layer, bottom, top in zip(net.layers, net.bottoms, net.tops, strict=True)
+        {**work, "ms": [sum(times[i][k] for i in unit) for k in range(2)]}
+        for work, unit in zip(describe_work(net, value_bytes), _units(net), strict=True)
     ]
+
+
+def _units(net: Net) -> list[range]:
+    """Return the indices of the layers that run as one, of most one alone, in the order of the net."""
+    groups = {group.first: group for group in net.groups.values()}
+    alone = [i for i in range(len(net.layers)) if i not in net.groups]
+    return [range(i, groups[i].last + 1 if i in groups else i + 1) for i in sorted([*groups, *alone])]
+
+
+def _bytes(net: Net, unit: range, value_bytes: int) -> tuple[int, int]:
+    """Return what layers as one move at least: what comes in from outside, goes out and is learned, in forward; in
+    backward the gradients of that and the data that are read again.
+
+    What only shows a blob moves nothing in forward, what has no bottom nothing at all.
+    """
+    group, last = net.groups.get(unit[0]), unit[-1]
+    places = group.bottoms if group else [(unit[0], place) for place in range(len(net.bottoms[unit[0]]))]
+    bottoms = sum(net.bottoms[i][place].count for i, place in places)
+    wanted = sum(net.bottoms[i][place].count for i, place in places if net.needs[i].bottoms[place])
+    tops = sum(blob.count for blob in net.tops[last])
+    params = 4 * sum(blob.count for i in unit for blob in net.layers[i].blobs)
+    if not bottoms:
+        return 0, 0
+    again = net.layers[unit[0]].backward_reads_bottoms * bottoms + net.layers[last].backward_reads_tops * tops
+    forward = 0 if net.layers[last].type in VIEWS else value_bytes * (bottoms + tops) + params
+    backward = value_bytes * (tops + wanted + again) + 2 * params
+    return forward, backward if any(net.needs[i].layer for i in unit) else 0
 
 
 def _time_ms(run: Callable[[], object], clock: Callable[[], float]) -> float:
@@ -86,18 +120,20 @@ def _time_ms(run: Callable[[], object], clock: Callable[[], float]) -> float:
 def main() -> None:
     """Train in turns."""
     name, batch_size, path = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    in_bf16 = "bf16" in sys.argv[4:]
+    precision, value_bytes = ("BF16", 2) if in_bf16 else ("FLOAT32", 4)
     text = net_text(name, batch_size, CONSTANT)
     path.write_text(text)
-    solver = make_solver(
-        text, create_engine(), f"base_lr: {BASE_LR} momentum: {MOMENTUM} weight_decay: {WEIGHT_DECAY}"
-    )
+    rates = f"base_lr: {BASE_LR} momentum: {MOMENTUM} weight_decay: {WEIGHT_DECAY}"
+    rates += f" dtrain_param {{ precision: {precision} }}"
+    solver = make_solver(text, create_engine(None, precision), rates)
     net = solver.net
     take_turns(
         make_steps(solver),
         {
             "num_params": lambda: sum(p.blob.count for p in net.learnable_params if not p.is_statistic),
-            "flops": lambda: sum(map(sum, _flops(net))),
-            "layers": lambda: describe_layers(net),
+            "work": lambda: describe_work(net, value_bytes),
+            "layers": lambda: describe_layers(net, value_bytes),
         },
     )
     solver.close()

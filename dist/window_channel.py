@@ -34,7 +34,8 @@ PART_BYTES = LINE_BYTES + 2 * SLOT_BYTES + 3 * BUFFER_BYTES
 MEETINGS, PLACES = 0, (1, 2)
 
 # Ranks that work at the same speed come to a meeting within these looks, some microseconds; a core that is offered to
-# others sooner may be gone for a millisecond. Where ranks outnumber the cores, one may need the core that looks.
+# others sooner may be gone for a millisecond. Where ranks outnumber the cores, it is offered after each look: one of
+# them may need it.
 NUM_LOOKS = 100
 
 
@@ -65,7 +66,7 @@ class WindowChannel:
         self._buffers = [[_cut(part, first, BUFFER_BYTES, k) for part in parts] for k in range(3)]
         self._arenas = arenas
         self._fence = fence
-        self._num_looks = NUM_LOOKS if self._num_ranks <= (os.cpu_count() or 1) else 0
+        self._offers_core = self._num_ranks > (os.cpu_count() or 1)
         self._num_meetings = self._num_pieces = 0
         self._place_word = PLACES[0]
 
@@ -126,12 +127,14 @@ class WindowChannel:
         if self._fence is not None:
             self._fence()
         self._own_line[MEETINGS] = count
-        looks_left = self._num_looks
+        looks_left = NUM_LOOKS
         for line in self._other_lines:
             while line[MEETINGS] < count:
                 if not looks_left:
                     return self._wait_for_others(count)
                 looks_left -= 1
+                if self._offers_core:
+                    os.sched_yield()
         return () if self._fence is None else self._wait_for_others(count)
 
     def _wait_for_others(self, count: int) -> Steps:

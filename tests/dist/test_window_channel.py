@@ -133,17 +133,20 @@ class Absent:
         return 0
 
 
-@pytest.mark.parametrize(("num_cores", "num_looks"), [(2, window_channel.NUM_LOOKS), (1, 0), (None, 0)])
-def test_rank_looks_for_others_a_while_unless_they_may_need_its_core(
-    monkeypatch: pytest.MonkeyPatch, num_cores: int | None, num_looks: int
+@pytest.mark.parametrize(("num_cores", "offers"), [(2, False), (1, True), (None, True)])
+def test_rank_looks_for_others_a_while_and_offers_its_core_where_they_may_need_it(
+    monkeypatch: pytest.MonkeyPatch, num_cores: int | None, offers: bool
 ) -> None:
+    num_looks, offered = window_channel.NUM_LOOKS, []
     monkeypatch.setattr(os, "cpu_count", lambda: num_cores)
+    monkeypatch.setattr(os, "sched_yield", lambda: offered.append(1))
     part = np.zeros(window_channel.PART_BYTES, np.uint8)
     channel, absent = WindowChannel(0, [part, part.copy()], [], None), Absent()
     monkeypatch.setattr(channel, "_other_lines", [absent])
     steps = channel.all_reduce(np.zeros(3, np.float32))
     next(steps)
     assert absent.num_looks == num_looks + 2  # one to begin with, and one when all may run meanwhile
+    assert len(offered) == num_looks * offers
     next(steps)
     assert absent.num_looks == num_looks + 3
 

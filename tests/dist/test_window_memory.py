@@ -112,6 +112,17 @@ def test_start_of_in_memory_that_is_gone_finds_nothing() -> None:
     run_on_host(1, body)
 
 
+@pytest.mark.parametrize("num_bytes", [1, 4096, 8192, 2**20])
+def test_parts_are_an_odd_number_of_pages_apart(num_bytes: int) -> None:
+    def body(comm: ThreadsComm) -> int:
+        parts = WindowMemory(comm, num_bytes).parts()
+        return int(parts[1].ctypes.data - parts[0].ctypes.data)
+
+    for distance in run_on_host(2, body):
+        assert distance >= num_bytes
+        assert distance % (2 * PAGE_BYTES) == PAGE_BYTES
+
+
 def test_memory_that_one_rank_cannot_have_is_an_error_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room(file: int, start: int, size: int) -> None:
         if start:  # the second rank's part
@@ -125,7 +136,7 @@ def test_memory_that_one_rank_cannot_have_is_an_error_on_all(monkeypatch: pytest
         return str(raised.value)
 
     message = (
-        "rank 1 of the host cannot have 16,400 bytes of common memory: [Errno 28] No space left on device"
+        "rank 1 of the host cannot have 24,592 bytes of common memory: [Errno 28] No space left on device"
     )
     assert run_on_host(2, body) == [message] * 2
 

@@ -12,11 +12,12 @@ from dtrain.dist.cores import own_share
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # OpenMP's threads spin for milliseconds while they wait, on cores that the BLAS's threads, those that read and
-# others on the machine could compute on. Those that spin for microseconds and then sleep lose nothing on an idle
-# machine (LeNet on 2 threads: 8.6 ms an iteration; 8.8 spinning on, 10.6 asleep at once), little on a busy one
-# (27 ms; 199, 25). Who has set one of these has chosen.
+# others on the machine could compute on. Those that spin for a tenth of one and then sleep are still awake when the
+# next layer begins (LeNet on 2 threads of an idle machine: 9.6 ms an iteration; 10.7 where they spin for a tenth of
+# that again), and leave the core to others where these have more to do (25 ms beside two busy processes, as asleep
+# at once and as with 1000; 44 with 100000). Who has set one of these has chosen.
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-_BRIEFLY = {"GOMP_SPINCOUNT": "1000"}
+_BRIEFLY = {"GOMP_SPINCOUNT": "10000"}
 _MARK = "DTRAIN_SET"  # names the variables that dtrain has set
 
 

@@ -41,11 +41,11 @@ def test_thread_settings_in_a_child_of_dtrain_are_made_anew() -> None:
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({}, "1000"),
-        ({"OMP_NUM_THREADS": "5"}, "1000"),
-        ({"GOMP_SPINCOUNT": "1000", "DTRAIN_SET": "GOMP_SPINCOUNT"}, "1000"),
+        ({}, "10000"),
+        ({"OMP_NUM_THREADS": "5"}, "10000"),
+        ({"GOMP_SPINCOUNT": "10000", "DTRAIN_SET": "GOMP_SPINCOUNT"}, "10000"),
         ({"OMP_WAIT_POLICY": "active"}, None),
-        ({"GOMP_SPINCOUNT": "1000"}, None),
+        ({"GOMP_SPINCOUNT": "10000"}, None),
         ({"KMP_BLOCKTIME": "1"}, None),
     ],
 )
@@ -66,5 +66,5 @@ def test_describe_threads_says_what_was_chosen_and_why_and_what_is_the_user_s() 
     set_num_threads(environment)
     assert describe_threads(environment) == (
         f"{own_share(environment)}; "
-        "OMP_NUM_THREADS=1, OPENBLAS_NUM_THREADS=5 (set by the user), MKL_NUM_THREADS=1, GOMP_SPINCOUNT=1000"
+        "OMP_NUM_THREADS=1, OPENBLAS_NUM_THREADS=5 (set by the user), MKL_NUM_THREADS=1, GOMP_SPINCOUNT=10000"
     )

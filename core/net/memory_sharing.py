@@ -8,7 +8,7 @@ one after the other and leave nothing in it. With recomputation (recomputation.p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from dtrain.core.layers.layer import Layer
 from dtrain.core.layers.parts.reading import ReadingLayer
@@ -90,18 +90,14 @@ class _Sharing:
             for steps in (lifetimes.after_forward, lifetimes.after_again, lifetimes.after_backward)
         )
         self._weights = [_Weights(net, i, pool) for i in range(len(net.layers))]
-        self._touched: list[list[Tensor]] = []
-        for bottoms, tops in zip(net.bottom_names, net.top_names, strict=True):
-            names = dict.fromkeys((*bottoms, *tops))
-            values = [Value(name, is_diff) for name in names for is_diff in (False, True)]
-            self._touched.append([tensors[value] for value in values if value in tensors])
+        self._written_forward, self._written_backward = _written(net, tensors)
 
     def after_forward(self, i: int) -> None:
         """Give back what nobody reads any more once layer i has run forward."""
         if i in self._runs_again:
             let_go(self._net, i)
             self._pass_index = self._net.context.random.pass_index
-        self._give_back(i, self._dead_after_forward[i])
+        _give_back(self._dead_after_forward[i], self._written_forward[i])
         self._weights[i].after_forward()
 
     def before_backward(self, i: int) -> None:
@@ -110,19 +106,13 @@ class _Sharing:
             run_again(self._net, self._again[i], self._pass_index, self._after_again)
 
     def _after_again(self, i: int) -> None:
-        self._give_back(i, self._dead_after_again[i])
+        _give_back(self._dead_after_again[i], self._written_forward[i])
         self._weights[i].after_forward()
 
     def after_backward(self, i: int) -> None:
         """Give back what nobody reads any more once layer i has run backward."""
-        self._give_back(i, self._dead_after_backward[i])
+        _give_back(self._dead_after_backward[i], self._written_backward[i])
         self._weights[i].after_backward()
-
-    def _give_back(self, i: int, dead: Sequence[tuple[Tensor, str]]) -> None:
-        for tensor, title in dead:
-            tensor.storage.give_back(title)
-        for tensor in self._touched[i]:
-            tensor.storage.drop_void()  # layouts of values that have been written over
 
 
 class _Weights:
@@ -149,6 +139,27 @@ class _Weights:
         for k, storage in enumerate(self._storages):
             self._read[k] = self._read[k] or frozenset(storage.copies)
             storage.drop_layouts()
+
+
+def _give_back(dead: Sequence[tuple[Tensor, str]], written: Sequence[Tensor]) -> None:
+    """Give back the memory of what is dead, and of layouts of values that have been written over."""
+    for tensor, title in dead:
+        tensor.storage.give_back(title)
+    for tensor in written:
+        tensor.storage.drop_void()
+
+
+def _written(net: Net, tensors: Mapping[Value, Tensor]) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    """Return those of `tensors` that each layer writes: in forward its tops' data, in backward diffs (those of tops
+    too, where layers run as one).
+    """
+    forward, backward = [], []
+    for bottoms, tops in zip(net.bottom_names, net.top_names, strict=True):
+        data = [Value(name) for name in tops]
+        diffs = [Value(name, True) for name in dict.fromkeys((*bottoms, *tops))]
+        forward.append([tensors[value] for value in data if value in tensors])
+        backward.append([tensors[value] for value in diffs if value in tensors])
+    return forward, backward
 
 
 def _tensor(net: Net, value: Value) -> Tensor:

@@ -124,7 +124,8 @@ class Updater:
         shows_change = self.shows_changes or not self.rule.spares_diff
         step = Step(rate, self._iteration, self._decay(param), self._scale, shows_change)
         arrays = (blob.update_data(), blob.update_diff(), *self.history[k :: len(self.params)])
-        for data, diff, *history in _pieces(arrays) if self.rule.elementwise else [arrays]:
+        is_whole = blob.count <= PIECE_SIZE or not self.rule.elementwise
+        for data, diff, *history in [arrays] if is_whole else _pieces(arrays):
             yield partial(self.rule.apply, data, diff, history, step)
 
     def _run(self, tasks: Sequence[Task], num_values: int) -> None:

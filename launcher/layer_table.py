@@ -5,13 +5,13 @@ Stands behind layer_times.py; Caffe's own lines know times alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dtrain.core.blob import Blob
-from dtrain.core.engines.engine import ENGINES, Engine
+from dtrain.core.engines.engine import ENGINES, operations_of
 from dtrain.core.engines.onednn.layout_names import layout_name
 from dtrain.core.engines.onednn.layouts import Layout
 from dtrain.core.layers.layer import FusedLayers, Layer
@@ -24,7 +24,6 @@ from dtrain.launcher.table import table_lines
 
 _HEADER = ("layer", "type", "engine", "layout", "fwd ms", "bwd ms", "GFLOP/s", "share")
 _NUM_TEXTS = 4
-_ENGINES_FOLDER = "dtrain.core.engines."
 
 
 def find_layouts(net: Net) -> list[str]:
@@ -54,17 +53,8 @@ def engine_of(layer: Layer | FusedLayers, xp: Any = np) -> str:
 
     xp: for one that computes on arrays itself, their module.
     """
-    names = {name for value in vars(layer).values() for name in _engines_in(value)}
-    return "+".join(sorted(names)) or str(xp.__name__)
-
-
-def _engines_in(value: Any) -> Iterator[str]:
-    for item in value if isinstance(value, list | tuple) else [value]:
-        module = type(item).__module__
-        if module.startswith(_ENGINES_FOLDER) and not isinstance(item, Engine):
-            name = module.removeprefix(_ENGINES_FOLDER).partition(".")[0]
-            if name in ENGINES:
-                yield name
+    folders = {type(operation).__module__.split(".")[-2] for operation in operations_of(layer)}
+    return "+".join(sorted(name for name in folders if name in ENGINES)) or str(xp.__name__)
 
 
 def layer_table(net: Net, times: LayerTimes, layouts: Sequence[str]) -> list[str]:

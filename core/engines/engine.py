@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 class NotOffered(Exception):
     """An engine has an operation, but not for this spec; in words for what, if that is not the whole operation."""
+
+
+_FOLDER = "dtrain.core.engines."
 
 
 @dataclass(frozen=True)
@@ -97,3 +100,12 @@ class Engine(ABC):
 
 
 ENGINES: Registry[Callable[[str], Engine]] = Registry("engine")  # each is made for a precision
+
+
+def operations_of(runs: object) -> Iterator[Any]:
+    """Yield the operations of engines that a layer, or what several run as, keeps, in the order of its attributes."""
+    for value in vars(runs).values():
+        for item in value if isinstance(value, list | tuple) else (value,):
+            is_of_engines = type(item).__module__.startswith(_FOLDER)
+            if is_of_engines and hasattr(item, "forward"):
+                yield item

@@ -44,8 +44,8 @@ class Bias(Layer):
         """Sum dy up for the bias and pass it on to x."""
         dy = top[0].read_diff(self.memory)
         if len(bottom) == 1 and self.wants_param(0):
-            diff = self.blobs[0].update_diff(self.memory)
-            diff += dy.reshape(self.spread).sum(axis=(0, 2)).reshape(diff.shape)
+            gradient = dy.reshape(self.spread).sum(axis=(0, 2)).reshape(self.blobs[0].shape)
+            self.blobs[0].add_to_diff(gradient, self.memory)
         if len(bottom) == 2 and propagate_down[1]:
             diff = bottom[1].write_diff(self.memory)
             diff[...] = dy.reshape(self.spread).sum(axis=(0, 2)).reshape(diff.shape)

@@ -69,8 +69,8 @@ class LayerNorm(Layer):
             self._split(bottom[0].write_diff(self.memory))[...] = self.rows.backward(gradient)
 
     def _add_to_diff(self, index: int, gradients: Any) -> None:
-        diff = self.blobs[index].update_diff(self.memory)
-        diff += gradients.sum(axis=0).reshape(diff.shape)
+        param = self.blobs[index]
+        param.add_to_diff(gradients.sum(axis=0).reshape(param.shape), self.memory)
 
     def _axis(self, shape: tuple[int, ...]) -> int:
         return self.canonical_axis(self.param.layer_norm_param.axis, len(shape), "layer_norm_param.axis")

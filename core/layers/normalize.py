@@ -57,8 +57,9 @@ class Normalize(Layer):
         dy = self._split(top[0].read_diff(self.memory))
         product = dy * self._unit
         if self.wants_param(0):
-            diff = self.blobs[0].update_diff(self.memory)
-            diff += product.sum(axis=(0, 2) if diff.shape else None).reshape(diff.shape)
+            shape = self.blobs[0].shape
+            gradient = product.sum(axis=(0, 2) if shape else None).reshape(shape)
+            self.blobs[0].add_to_diff(gradient, self.memory)
         if propagate_down[0]:
             product *= self._scale()
             gradient = dy * self._scale()

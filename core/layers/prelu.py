@@ -59,8 +59,8 @@ class PReLU(Layer):
         if self.wants_param(0):
             below = self.xp.minimum(x, 0)
             below *= dy
-            diff = self.blobs[0].update_diff(self.memory)
-            diff += below.sum(axis=(0, 2)).reshape(diff.shape)
+            gradient = below.sum(axis=(0, 2)).reshape(self.blobs[0].shape)
+            self.blobs[0].add_to_diff(gradient, self.memory)
         if propagate_down[0]:
             slope = (x > 0) * (1 - self._slopes())  # several times as fast as xp.where
             slope += self._slopes()

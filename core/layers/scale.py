@@ -67,8 +67,8 @@ class Scale(Layer):
         """Compute the gradients of factor and bias, then, since it may overwrite the top's, that of x."""
         dy = self._spread(top[0].read_diff(self.memory))
         if self.param.scale_param.bias_term and self.wants_param(len(self.blobs) - 1):
-            diff = self.blobs[-1].update_diff(self.memory)
-            diff += dy.sum(axis=(0, 2)).reshape(diff.shape)
+            shift = self.blobs[-1]
+            shift.add_to_diff(dy.sum(axis=(0, 2)).reshape(shift.shape), self.memory)
         self._backward_factor(dy, propagate_down, bottom)
         if propagate_down[0]:
             factor = self._column(self._factor(bottom).read_data(self.memory))
@@ -82,8 +82,8 @@ class Scale(Layer):
         product = self._spread(self.product.write_data(self.memory))
         self.xp.multiply(self._spread(x), dy, out=product)
         if is_learned:
-            diff = self.blobs[0].update_diff(self.memory)
-            diff += product.sum(axis=(0, 2)).reshape(diff.shape)
+            scale = self.blobs[0]
+            scale.add_to_diff(product.sum(axis=(0, 2)).reshape(scale.shape), self.memory)
         else:
             diff = bottom[1].write_diff(self.memory)
             diff[...] = product.sum(axis=(0, 2)).reshape(diff.shape)

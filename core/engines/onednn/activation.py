@@ -13,10 +13,10 @@ from dtrain.core.tensor import HOST, Memory
 if TYPE_CHECKING:
     from dtrain.core.engines.onednn.engine import OneDnnEngine
 
-_RELU, _ABS, _LINEAR = 0x20, 0x24, 0x26
-_FORWARD = {"relu": _RELU, "sigmoid": 0x29, "tanh": 0x21}
-_BACKWARD = {"relu": _RELU, "sigmoid": 0x104, "tanh": 0x101}  # relu from x, the others from y
-_ADD, _MAX = 0x1FFF0, 0x1FFF2
+_ABS = 0x24
+_FORWARD = {"relu": dnn.RELU, "sigmoid": 0x29, "tanh": 0x21}
+_BACKWARD = {"relu": dnn.RELU, "sigmoid": 0x104, "tanh": 0x101}  # relu from x, the others from y
+_MAX = 0x1FFF2
 
 
 class Activation(ByLayout["_Primitives"]):
@@ -70,7 +70,11 @@ class _Primitives:
         """Make max(x, 0) as (|max(x, x)| + x) / 2, which is exact: oneDNN's own turns NaN into 0, and a net that has
         diverged would then go on as if nothing were wrong.
         """
-        post_ops = [("eltwise", _ABS, 0.0, 0.0), ("binary", _ADD, values), ("eltwise", _LINEAR, 0.5, 0.0)]
+        post_ops = [
+            ("eltwise", _ABS, 0.0, 0.0),
+            ("binary", dnn.ADD, values),
+            ("eltwise", dnn.LINEAR, 0.5, 0.0),
+        ]
         what = binding.describe("binary", _MAX, values, values, values, post_ops=post_ops)
         operands = dict.fromkeys((dnn.SRC, dnn.SRC_1, dnn.POST_OP_1_SRC_1, dnn.DST), values)
         self._primitive = dnn.Primitive(binding, what, operands)

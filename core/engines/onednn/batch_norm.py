@@ -156,8 +156,7 @@ class FusedBatchNorm(_Norm):
             params, (wanted.weight, wanted.bias), self._gradients, strict=False
         ):
             if is_wanted:
-                diff = param.update_diff()
-                diff += gradient
+                param.add_to_diff(gradient)
 
 
 class _InLayout:

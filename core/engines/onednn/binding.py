@@ -38,6 +38,9 @@ DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, DIFF_BIAS = 129, 145, 161, 169
 MULTIPLE_SRC = 1024
 POST_OP_0_SRC_1, POST_OP_1_SRC_1 = 32768 | SRC_1, 32768 * 2 | SRC_1  # second operands of post-operations 0, 1
 
+# Algorithms that several operations name.
+RELU, LINEAR, ADD = 0x20, 0x26, 0x1FFF0
+
 _IN_ANY_LAYOUT = 1
 _BLOCKED_BY_16 = 78  # the tag of channels in blocks of 16, for 4 axes
 _CPU = 1

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _DIRECT = {False: 0x1, True: 0xA}  # the algorithm, by transposed
 _MAX_SPATIAL_AXES = 3
 _MAX_PAD_OF_STRIDED_DEPTH = 2  # beyond it oneDNN 3.2 leaves parts of the weight's gradient undefined
-_ADD = 0x1FFF0
 
 _Operands = Callable[[dnn.Descriptor, dnn.Descriptor, dnn.Descriptor], tuple[dnn.Descriptor | None, ...]]
 
@@ -132,7 +131,7 @@ class Convolution:
         arguments = (dnn.FORWARD, self.algorithm, x, weight, self.bias, y, *self.window)
         post_ops = self._post_ops
         if self._adds:  # in the layout of y, which is not known yet
-            post_ops = (("binary", _ADD, self.binding.any_layout(self.y_shape, self.values)), *post_ops)
+            post_ops = (("binary", dnn.ADD, self.binding.any_layout(self.y_shape, self.values)), *post_ops)
         what = self.binding.describe(f"{self.kind}_forward", *arguments, post_ops=post_ops)
         if post_ops and "gemm" in what.implementation():  # which does post-operations in a plain loop
             raise NotOffered

@@ -25,8 +25,6 @@ from dtrain.core.tensor import Memory
 if TYPE_CHECKING:
     from dtrain.core.engines.onednn.engine import OneDnnEngine
 
-_ADD = 0x1FFF0
-
 
 class FusedWeighted:
     """Carry out a FusedWeightedSpec. The diff that the operation gets is written over y's, or into added.diff.
@@ -108,7 +106,7 @@ class FusedSum(EltwiseSum):
 
     def _make_add(self, memory: Memory) -> dnn.Primitive:
         values = self.layouts.flat(memory, self.shape)
-        what = self.binding.describe("binary", _ADD, values, values, values, post_ops=VISIBLE_RELU)
+        what = self.binding.describe("binary", dnn.ADD, values, values, values, post_ops=VISIBLE_RELU)
         return dnn.Primitive(self.binding, what, dict.fromkeys((dnn.SRC, dnn.SRC_1, dnn.DST), values))
 
 

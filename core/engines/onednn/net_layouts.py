@@ -10,11 +10,11 @@ anew within a pass, since a batch has another shape, is made for the layout that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dtrain.core.blob import Blob
-from dtrain.core.engines.engine import Step
+from dtrain.core.engines.engine import Step, operations_of
 from dtrain.core.engines.onednn.by_layout import ByLayout
 from dtrain.core.engines.onednn.concat import Concat
 from dtrain.core.engines.onednn.convolution import Convolution
@@ -23,7 +23,6 @@ from dtrain.core.engines.onednn.fused import FusedWeighted
 from dtrain.core.engines.onednn.layout_costs import FEW, LAST, PLAIN, concat_costs, reorder_s
 from dtrain.core.engines.onednn.planning import plan
 
-_ENGINES = "dtrain.core.engines."
 _BOTH_WAYS = 2  # data and diff
 
 Choosing = Convolution | Concat
@@ -52,7 +51,7 @@ class _Graph:
 
     def add(self, step: Step) -> None:
         """Add what runs next."""
-        found = list(_operations(step.runs))
+        found = list(operations_of(step.runs))
         if len(found) == len(step.bottoms) == len(step.tops):
             for operation, bottom, top in zip(found, step.bottoms, step.tops, strict=True):
                 self._add(operation, [bottom], [top])
@@ -82,11 +81,3 @@ class _Graph:
         self.costs.append(costs)
         self.operations.append(operation)
         return len(self.costs) - 1
-
-
-def _operations(runs: object) -> Iterator[Any]:
-    """Return the operations of engines that a layer, or several as one, keep."""
-    for value in vars(runs).values():
-        for item in value if isinstance(value, list | tuple) else (value,):
-            if type(item).__module__.startswith(_ENGINES) and hasattr(item, "forward"):
-                yield item

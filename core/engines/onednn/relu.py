@@ -11,8 +11,8 @@ from dtrain.core.engines.onednn import binding as dnn
 from dtrain.core.engines.onednn.by_layout import ByLayout
 from dtrain.core.tensor import Memory
 
-_RELU, _HARD_SWISH, _LINEAR = 0x20, 0x34, 0x26
-VISIBLE_RELU = (("eltwise", _HARD_SWISH, 2.0**127, 0.0), ("eltwise", _LINEAR, 1.0, 0.0))
+_HARD_SWISH = 0x34
+VISIBLE_RELU = (("eltwise", _HARD_SWISH, 2.0**127, 0.0), ("eltwise", dnn.LINEAR, 1.0, 0.0))
 
 
 class ReluGradient(ByLayout["_Gradient"]):
@@ -33,7 +33,9 @@ class _Gradient:
     def __init__(self, owner: ReluGradient, memory: Memory) -> None:
         self.memory = memory
         values = owner.layouts.flat(memory, owner.shape)
-        what = owner.binding.describe("eltwise_forward", dnn.FORWARD, _RELU, values, values, 0.0, 0.0)
-        gradient = owner.binding.describe("eltwise_backward", _RELU, values, values, values, 0.0, 0.0, what)
+        what = owner.binding.describe("eltwise_forward", dnn.FORWARD, dnn.RELU, values, values, 0.0, 0.0)
+        gradient = owner.binding.describe(
+            "eltwise_backward", dnn.RELU, values, values, values, 0.0, 0.0, what
+        )
         operands = dict.fromkeys((dnn.SRC, dnn.DIFF_DST, dnn.DIFF_SRC), values)
         self.primitive = dnn.Primitive(owner.binding, gradient, operands)

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from dtrain.core.blob import Blob
 from dtrain.core.engines.engine import Step
 from dtrain.core.engines.onednn.concat import Concat
 from dtrain.core.engines.onednn.convolution import Convolution
@@ -234,11 +233,21 @@ def test_blob_data_of_a_planned_net_is_plain(onednn: Any) -> None:
     np.testing.assert_array_equal(plain[0], plain[1])  # equal images
 
 
-def test_plan_layouts_of_what_keeps_several_operations_takes_them_as_plain() -> None:
+def test_plan_layouts_of_what_keeps_several_operations_takes_them_as_plain(onednn: Any) -> None:
     """Nothing is known of what it reads where, and nothing is asked of it."""
 
     class Several:
-        pass
+        def __init__(self, *operations: Any) -> None:
+            self.operations = operations
 
-    x, y = Blob((1, 2, 3, 4)), Blob((1, 2, 3, 4))
-    plan_layouts([Step(Several(), [x], [y]), Step(Several(), [], [x])])
+    net = make_net(IN_BETWEEN, engine=onednn)
+    (operation,) = net.layers[net.layer_names.index("b")].operations
+    assert operation.layout == BLOCKED  # as its neighbours
+    operation.work_in(LAST)
+    steps = find_steps(net.layers, net.bottoms, net.tops, {})
+    blobs = [net.blobs["a"]], [net.blobs["b"]]
+    several = Step(Several(operation, operation), *blobs)
+    plan_layouts([several if step.tops == blobs[1] else step for step in steps])
+    assert operation.layout == LAST
+    plan_layouts(steps)
+    assert operation.layout == BLOCKED

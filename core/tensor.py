@@ -147,7 +147,7 @@ class Storage:
             storage[...] = 0
         elif self.valid and not self.is_valid(memory) and not self._take(memory, storage):
             if HOST not in self.valid:
-                source = min(self.valid, key=lambda memory: memory.rounds)
+                source = self._sources()[0]
                 source.to_host(self.copies[source], self.ensure(HOST))
                 self.valid.add(HOST)
             if memory is not HOST:
@@ -157,8 +157,13 @@ class Storage:
     def _take(self, memory: Memory, storage: Any) -> bool:
         """Copy straight from another memory, if one is near enough; else the host is between them."""
         return HOST not in self.valid and any(
-            memory.take(source, self.copies[source], storage)
-            for source in sorted(self.valid, key=lambda memory: memory.rounds)
+            memory.take(source, self.copies[source], storage) for source in self._sources()
+        )
+
+    def _sources(self) -> list[Memory]:
+        """Return where the newest values are, the finest first; of equals the oldest, so that runs do the same."""
+        return sorted(
+            (memory for memory in self.copies if memory in self.valid), key=lambda memory: memory.rounds
         )
 
     def ensure(self, memory: Memory) -> Any:

@@ -2,7 +2,7 @@
 
 In the flow prototxt → graph → net → solver → communicator → snapshot this carries gradients between GPUs. It
 stands on another communicator, which knows the ranks, carries NCCL's id to them, and goes on serving arrays in
-host memory, bytes and barriers. cupy is loaded (nccl_library.py) when the first NcclCommunicator is made.
+host memory, bytes and barriers. cupy is loaded (cupy_library.py) when the first NcclCommunicator is made.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dtrain.dist.communicator import DTYPES, HALVES, Array, Communicator
 from dtrain.dist.errors import AgreedFailure, ClusterError, LaunchError
 from dtrain.dist.guard import together
 from dtrain.dist.nccl_devices import choose_device, with_devices
-from dtrain.dist.nccl_library import load_cupy
+from dtrain.dist.cupy_library import load_nccl
 from dtrain.dist.reduction import DONE, Reduction
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class NcclCommunicator(Communicator):
         self._host = host
         super().__init__(host.topology)
         self.activity = host.activity
-        self._cupy = _on_all_ranks(host, load_cupy, LaunchError)
+        self._cupy = _on_all_ranks(host, load_nccl, LaunchError)
         self._device = _on_all_ranks(host, lambda: self._open_device(device), LaunchError)
         addresses = host.all_gather_bytes(self._device.pci_bus_id.encode())
         self.topology = with_devices(self.topology, [address.decode() for address in addresses])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from dtrain.core.engines.cupy import engine as _cupy  # noqa: F401  (registers itself)
 from dtrain.core.engines.engine import ENGINES as ENGINES
 from dtrain.core.engines.engine import Engine as Engine
 from dtrain.core.engines.onednn import engine as _onednn  # noqa: F401  (registers itself)

@@ -40,7 +40,7 @@ INIT = ["ndev", "commId", "rank", "config"]
 def play(monkeypatch: pytest.MonkeyPatch, num_devices: int) -> Any:
     """Let nccl.py find a host with so many GPUs; return its cupy."""
     cupy = make_fake_cupy(num_devices)
-    monkeypatch.setattr(nccl, "load_cupy", lambda: cupy)
+    monkeypatch.setattr(nccl, "load_nccl", lambda: cupy)
     return cupy
 
 
@@ -111,7 +111,7 @@ def test_nccl_without_cupy_on_one_rank_is_refused_on_all(monkeypatch: pytest.Mon
             return cupy
         raise LaunchError("nccl: no cupy here")
 
-    monkeypatch.setattr(nccl, "load_cupy", load)
+    monkeypatch.setattr(nccl, "load_nccl", load)
     (said,) = refusals(2)
     assert said.endswith("nccl: no cupy here")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dtrain.dist.errors import LaunchError
-from dtrain.dist.nccl_library import load_cupy
+from dtrain.dist.cupy_library import load_nccl
 
 FOLDER = Path(__file__).parent
 
@@ -24,7 +24,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def cupy() -> Any:
     """Return cupy on a machine that has it, NCCL and a GPU."""
     try:
-        module = load_cupy()
+        module = load_nccl()
         module.cuda.runtime.getDeviceCount()
     except (LaunchError, RuntimeError) as error:  # CUDARuntimeError is a RuntimeError
         pytest.skip(str(error))

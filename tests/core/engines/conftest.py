@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dtrain.core.blob import Blob
 from dtrain.core.engines import create_engine
 from dtrain.core.engines.onednn.library import MissingLibrary
+from tests.played.cupy import play_cupy
 
 Array = NDArray[np.float64]
 
@@ -24,6 +25,8 @@ RIGS = [
     ("reference", np.float64, 1e-12, 1e-7),
     ("reference", np.float32, 1e-5, 1e-4),
     ("onednn", np.float32, 1e-5, 1e-4),
+    ("cupy", np.float64, 1e-12, 1e-7),
+    ("cupy", np.float32, 1e-5, 1e-4),
 ]
 
 STEP = 1e-5  # of the central differences: their error is of the order of its square
@@ -111,8 +114,10 @@ class Rig:
 
 
 @pytest.fixture(params=RIGS, ids=lambda row: f"{row[0]}-{np.dtype(row[1]).name}")
-def rig(request: pytest.FixtureRequest) -> Rig:
-    """Return the rig of each engine and dtype in turn."""
+def rig(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    """Return the rig of each engine and dtype in turn; that of cupy is played, for want of a GPU."""
+    if request.param[0] == "cupy":
+        play_cupy(monkeypatch)
     try:
         return Rig(*request.param)
     except MissingLibrary:

@@ -27,6 +27,7 @@ from dtrain.core.layers.layer import InPlace
 from dtrain.core.random_streams import RandomStreams
 from dtrain.data.sampler import Shard
 from dtrain.proto import caffe_pb2
+from tests.played.cupy import play_cupy
 
 Array = NDArray[Any]
 TRAIN, TEST = caffe_pb2.TRAIN, caffe_pb2.TEST
@@ -327,11 +328,22 @@ def check_onednn(row: Row) -> None:
     """The oneDNN engine gives the tops and gradients that the reference engine gives in float64, in place too."""
     if not has_onednn():
         pytest.skip("oneDNN is not installed")
+    _check_engine(row, "onednn")
+
+
+def check_cupy(row: Row) -> None:
+    """The cupy engine does, on device arrays that are played, where host and device don't meet."""
+    with pytest.MonkeyPatch.context() as patch:
+        play_cupy(patch)
+        _check_engine(row, "cupy")
+
+
+def _check_engine(row: Row, engine: str) -> None:
     may_be_in_place = LAYERS[row.type].in_place is InPlace.YES and row.in_place
     for phase, in_place in itertools.product(row.phases, (False, True) if may_be_in_place else (False,)):
         exact = rig_of(row, phase)
         weights = top_weights(row, exact)
-        rigs = exact, rig_of(row, phase, np.float32, in_place, "onednn")
+        rigs = exact, rig_of(row, phase, np.float32, in_place, engine)
         tops, diffs = [], []
         for rig in rigs:
             tops.append(rig.forward())
@@ -366,7 +378,7 @@ def cases(rows: Iterable[Row]) -> list[Any]:
 def _checks_of(row: Row) -> list[Callable[[Row], None]]:
     layer_class = LAYERS[row.type]
     checks: list[Callable[[Row], None]] = [check_forward]
-    checks += [check_onednn]
+    checks += [check_onednn, check_cupy]
     checks += [check_batch_sizes] if row.batches else []
     checks += (
         [check_gradient, check_diff_rules, check_what_backward_reads]

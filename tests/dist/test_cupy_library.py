@@ -7,8 +7,8 @@ from types import ModuleType
 
 import pytest
 
+from dtrain.dist.cupy_library import load_cupy, load_nccl
 from dtrain.dist.errors import LaunchError
-from dtrain.dist.nccl_library import load_cupy
 
 
 def install(monkeypatch: pytest.MonkeyPatch, **names: object) -> ModuleType:
@@ -21,23 +21,23 @@ def install(monkeypatch: pytest.MonkeyPatch, **names: object) -> ModuleType:
     return cupy
 
 
-def test_load_cupy_that_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("load", [load_cupy, load_nccl])
+def test_load_without_cupy_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, load: object) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(
-        LaunchError, match=r"^nccl: cupy must be installed .*; pip install 'dtrain\[cuda12\]'$"
-    ):
-        load_cupy()
+    with pytest.raises(LaunchError, match=r"^gpu: cupy must be installed .*; pip install 'dtrain\[cuda12\]'"):
+        load()  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("names", [{}, {"available": False}])
-def test_load_cupy_without_nccl_says_how_to_get_it(
+def test_load_nccl_without_nccl_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, names: dict[str, object]
 ) -> None:
-    install(monkeypatch, **names)
-    with pytest.raises(LaunchError, match=r"^nccl: cupy must find libnccl.so.2, found none; pip install"):
-        load_cupy()
-
-
-def test_load_cupy_with_nccl_returns_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    cupy = install(monkeypatch, available=True)
+    cupy = install(monkeypatch, **names)
     assert load_cupy() is cupy
+    with pytest.raises(LaunchError, match=r"^nccl: cupy must find libnccl.so.2, found none; pip install"):
+        load_nccl()
+
+
+def test_load_nccl_with_nccl_returns_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    cupy = install(monkeypatch, available=True)
+    assert load_nccl() is cupy

@@ -1,0 +1,1 @@
+"""The engine cupy: the reference engine's code on a GPU."""

@@ -1,0 +1,41 @@
+"""cupy and NCCL, imported here only, and what must be installed for them.
+
+In the flow prototxt → graph → net → solver → communicator → snapshot this serves the engines and the communicator
+of GPUs; loading takes a second and needs no GPU.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from dtrain.dist.errors import LaunchError
+
+
+def load_cupy() -> ModuleType:
+    """Load cupy; return its module. Raises LaunchError if it is not installed or can't be loaded."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise LaunchError(
+            f"gpu: cupy must be installed for arrays on GPUs ({error}); pip install 'dtrain[cuda12]' or"
+            " 'dtrain[cuda13]', as the driver has it"
+        ) from error
+    module: ModuleType = cupy
+    return module
+
+
+def load_nccl() -> ModuleType:
+    """Load cupy and NCCL; return cupy's module.
+
+    Raises:
+        LaunchError: cupy is not installed, or finds no NCCL.
+    """
+    cupy = load_cupy()
+    from cupy.cuda import nccl
+
+    if not getattr(nccl, "available", False):
+        raise LaunchError(
+            "nccl: cupy must find libnccl.so.2, found none; pip install 'dtrain[cuda12]', or put its folder into"
+            " LD_LIBRARY_PATH"
+        )
+    return cupy

@@ -1,0 +1,175 @@
+"""What layers and operations use of cupy, on numpy: for want of a GPU, its strictness is what counts.
+
+As with cupy, an array of the host and one of the device don't meet in an operation, nothing turns a device array into
+a host array but `asnumpy` and `get`, and sums down to one value are arrays still. Values lie in host memory and are
+computed by numpy. Where cupy is installed, which it can be without a GPU, it must have the names and take the arguments.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+
+class DeviceArray(NDArrayOperatorsMixin):
+    """An array "in device memory"."""
+
+    __slots__ = ("_values",)
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._values = values
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed; use .get()")
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        return _call(getattr(ufunc, method), inputs, kwargs)
+
+    def __array_function__(
+        self, function: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        return _call(function, args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._values, name)
+        return (lambda *args, **kwargs: _call(value, args, kwargs)) if callable(value) else _wrap(value)
+
+    def __getitem__(self, index: Any) -> Any:
+        return _wrap(self._values[_unwrap(index)])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._values[_unwrap(index)] = _unwrap(value)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __iter__(self) -> Any:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    def __float__(self) -> float:
+        return float(self._values)
+
+    def __int__(self) -> int:
+        return int(self._values)
+
+    def __index__(self) -> int:
+        return self._values.__index__()
+
+    def __repr__(self) -> str:
+        return f"device {self._values!r}"
+
+    def get(self, out: np.ndarray | None = None) -> np.ndarray:
+        """Return a copy on the host."""
+        if out is None:
+            return self._values.copy()
+        assert out.flags.c_contiguous and (out.shape, out.dtype) == (self._values.shape, self._values.dtype)
+        out[...] = self._values
+        return out
+
+    def set(self, host: np.ndarray) -> None:
+        """Take the values of a host array of the same shape and dtype."""
+        assert (host.shape, host.dtype) == (self._values.shape, self._values.dtype)
+        self._values[...] = host
+
+    @property
+    def nbytes(self) -> int:
+        return int(self._values.nbytes)
+
+
+class PlayedCupy(ModuleType):
+    """A module whose functions are numpy's, on device arrays."""
+
+    ndarray = DeviceArray
+    __version__ = "played"
+
+    def asarray(self, values: Any, dtype: Any = None) -> DeviceArray:
+        """Copy a host array to the device; a device array stays what it is."""
+        if isinstance(values, DeviceArray):
+            return values if dtype in (None, values.dtype) else values.astype(dtype)
+        return DeviceArray(np.array(values, dtype))
+
+    array = asarray
+    ascontiguousarray = asarray
+
+    def asnumpy(self, array: DeviceArray) -> np.ndarray:
+        """Return a copy on the host."""
+        return array.get()
+
+    def __getattr__(self, name: str) -> Any:
+        value, real = getattr(np, name), _installed(name)
+        if isinstance(value, np.ufunc):
+            return _Ufunc(value)
+        if isinstance(value, type) or not callable(value):
+            return value
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if inspect.isfunction(real):
+                inspect.signature(real).bind(*args, **kwargs)
+            return _call(value, args, kwargs)
+
+        return call
+
+
+class _Ufunc:
+    """A function of elements, with its methods. cupy's know these keywords alone."""
+
+    def __init__(self, ufunc: np.ufunc) -> None:
+        self._ufunc = ufunc
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        assert kwargs.keys() <= {"out", "dtype"}, kwargs
+        return _call(self._ufunc, args, kwargs)
+
+    def reduceat(self, array: Any, indices: Any, axis: int = 0) -> Any:
+        return _call(self._ufunc.reduceat, (array, indices, axis), {})
+
+
+def _installed(name: str) -> Any:
+    """Return what an installed cupy has by this name; None where cupy is not installed."""
+    try:
+        import cupy
+    except ImportError:
+        return None
+    return getattr(cupy, name)
+
+
+def _call(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+    found = function(*_unwrap(args), **{key: _unwrap(value) for key, value in kwargs.items()})
+    return _wrap(found)
+
+
+def _wrap(value: Any) -> Any:
+    """Return arrays, and what numpy makes of those without axes, as device arrays."""
+    if isinstance(value, np.ndarray | np.generic):
+        return DeviceArray(np.asarray(value))
+    if isinstance(value, tuple | list) and any(isinstance(item, np.ndarray) for item in value):
+        return type(value)(_wrap(item) for item in value)
+    return value
+
+
+def _unwrap(value: Any) -> Any:
+    """Return the numpy arrays behind device arrays; a host array has no business here."""
+    if isinstance(value, DeviceArray):
+        return value._values
+    if isinstance(value, np.ndarray):
+        raise TypeError(f"Unsupported type {type(value)}: a host array of shape {value.shape}")
+    if isinstance(value, tuple | list):
+        return type(value)(_unwrap(item) for item in value)
+    return value
+
+
+def play_cupy(monkeypatch: pytest.MonkeyPatch) -> PlayedCupy:
+    """Let engines find the played cupy."""
+    played = PlayedCupy("cupy")
+    monkeypatch.setattr("dtrain.core.engines.cupy.engine.load_cupy", lambda: played)
+    return played

@@ -13,6 +13,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from dtrain.core.caffe_state import STATE
 from dtrain.core.errors import UserError
 from dtrain.core.tensor import HOST, Memory, Tensor
 
@@ -154,16 +155,27 @@ class Blob:
 
     @property
     def _gpu_data_ptr(self) -> int:
-        """The address of the data on the GPU. Raises UserError: there is no GPU engine yet."""
-        raise UserError(_NO_ADDRESS.format("_gpu_data_ptr", "data"))
+        """The address of the data on the GPU, for changing there. Raises UserError where no GPU computes."""
+        return _address(self.data_tensor, "data")
 
     @property
     def _gpu_diff_ptr(self) -> int:
-        """The address of the diff on the GPU. Raises UserError: there is no GPU engine yet."""
-        raise UserError(_NO_ADDRESS.format("_gpu_diff_ptr", "diff"))
+        """The address of the diff on the GPU, for changing there. Raises UserError where no GPU computes."""
+        return _address(self.diff_tensor, "diff")
 
 
-_NO_ADDRESS = "blob.{}: the values must be on a GPU, but this release computes on the CPU; use blob.{}"
+def _address(tensor: Tensor, name: str) -> int:
+    """Return where a tensor's values are in the device memory that it has a copy in, or that this thread's nets use.
+
+    As with caffe's mutable_gpu_data the values there are from now on the ones that count.
+    """
+    known = [memory for memory in tensor.storage.copies if memory.has_addresses]
+    memory = known[0] if known else STATE.gpu_memory
+    if memory is None:
+        raise UserError(
+            f"blob._gpu_{name}_ptr: the values must be on a GPU, but the CPU computes; use blob.{name}"
+        )
+    return int(tensor.update(memory).data.ptr)
 
 
 def _checked_shape(shape: tuple[Any, ...]) -> tuple[int, ...]:

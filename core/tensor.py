@@ -35,11 +35,13 @@ Borrow = Callable[[int, DTypeLike], NDArray[Any]]
 class Memory(ABC):
     """A place and layout in which a tensor's values can live. Instances are compared by identity.
 
-    rounds: values have fewer bits there, so that copies are made of others where there are any.
+    rounds: values have fewer bits there, so that copies are made of others where there are any. has_addresses: its
+    arrays are plain ones on a GPU, `array.data.ptr` is where.
     """
 
     name: str
     rounds: bool = False
+    has_addresses: bool = False
 
     @abstractmethod
     def allocate(self, count: int, dtype: DTypeLike) -> Any:
@@ -48,7 +50,8 @@ class Memory(ABC):
     def borrow(self, borrow: Borrow, count: int, dtype: DTypeLike) -> Any:
         """Return storage as `allocate` does, what `borrow` gives for a number of bytes and a type, whatever is there.
 
-        By default there is no such: values that don't lie in plain host memory have an allocation of their own.
+        By default there is no such: values that don't lie in plain host memory have an allocation of their own, or a
+        piece of another pool, if the memory has one.
         """
         return self.allocate(count, dtype)
 
@@ -143,7 +146,7 @@ class Storage:
         """Bring the newest values into `memory`; values never written are zero."""
         is_old = memory in self.copies  # and may have values of before clear()
         storage = self.ensure(memory)
-        if not self.valid and (is_old or memory in self._borrowed):
+        if not self.valid and (is_old or self.pool is not None):
             storage[...] = 0
         elif self.valid and not self.is_valid(memory) and not self._take(memory, storage):
             if HOST not in self.valid:

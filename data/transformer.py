@@ -139,6 +139,26 @@ class Transformer:
             flips = draw_below(hash64(self.seed, Purpose.MIRROR, epochs, indices), 2) == 1
         return list(map(Draw, rows.tolist(), columns.tolist(), flips.tolist()))
 
+    @property
+    def mean(self) -> NDArray[np.float32] | None:
+        """What is taken off: an image (C, H, W), values (1 or C, 1, 1), or None."""
+        if self._mean_image is None and self._mean_values.size:
+            return self._mean_values
+        return self._mean_image
+
+    def windows(
+        self, record_shape: tuple[int, ...], epochs: NDArray[np.int64], indices: NDArray[np.int64]
+    ) -> NDArray[np.int32]:
+        """Return what transform_batch cuts out: row and column in each record, of (C, H, W), and 1 if it is flipped.
+
+        int32 (N, 3), for who transforms elsewhere; epochs, indices: as for `draw`.
+        """
+        _, height, width = self.output_shape(record_shape)
+        spans = record_shape[1] - height, record_shape[2] - width
+        draws = self.draw(epochs, indices)
+        rows = [(self._place(d.row, spans[0]), self._place(d.column, spans[1]), d.is_flipped) for d in draws]
+        return np.array(rows, np.int32).reshape(-1, 3)
+
     def transform_image(self, image: NDArray[Any] | Picture, draw: Draw, out: NDArray[np.float32]) -> None:
         """Write one transformed image to `out`, float32 (C, h, w), of the output_shape of `image`.
 

@@ -14,6 +14,7 @@ from dtrain.dist.hierarchical import HierarchicalCommunicator
 from dtrain.dist.launch_environment import launched_world_size, launcher_of
 from dtrain.dist.mpi import MpiCommunicator
 from dtrain.dist.nccl import NcclCommunicator
+from dtrain.dist.nccl_devices import check_gpus
 from dtrain.dist.single import SingleCommunicator
 from dtrain.dist.topology import Topology
 from dtrain.dist.window import WindowCommunicator
@@ -56,6 +57,38 @@ def create_communicator(name: str | None, env: Mapping[str, str]) -> Communicato
         raise LaunchError(f'communicator: unknown name "{name}"; known: {", ".join(sorted(COMMUNICATORS))}')
     communicator = COMMUNICATORS[name]()
     communicator.reason = ranks_and_hosts(communicator.topology)
+    return communicator
+
+
+def join_gpus(host: Communicator, device: int | None, name: str | None = None) -> Communicator:
+    """Return the communicator of ranks of which this one computes on GPU `device`; None: on no GPU. Collective.
+
+    That is NCCL's on top of `host`, if each of several ranks has a GPU of its own and finds NCCL; else `host`, whose
+    `reason` then says what is missing.
+
+    Arguments:
+        host: what create_communicator made.
+        name: what the user chose. "nccl" makes NCCL's for one rank too; any other name but None leaves it at `host`.
+
+    Raises:
+        LaunchError: `name` is "nccl" and that can't be; on all ranks.
+        ClusterError: NCCL's initialisation failed.
+    """
+    is_asked_for = name == NcclCommunicator.name
+    if not is_asked_for and (name is not None or host.world_size == 1):
+        return host
+    has_gpu = [payload != b"" for payload in host.all_gather_bytes(b"" if device is None else b"GPU")]
+    if not is_asked_for and not any(has_gpu):
+        return host
+    try:
+        check_gpus(host.topology, has_gpu)
+        communicator = NcclCommunicator(host, device)
+    except LaunchError as error:
+        if is_asked_for:
+            raise
+        host.reason = f"{host.reason}; {error}"
+        return host
+    communicator.reason = f"{host.reason}; {host.name} for what is on the host"
     return communicator
 
 

@@ -6,6 +6,7 @@ of GPUs; loading takes a second and needs no GPU.
 
 from __future__ import annotations
 
+import warnings
 from types import ModuleType
 
 from dtrain.dist.errors import LaunchError
@@ -31,11 +32,12 @@ def load_nccl() -> ModuleType:
         LaunchError: cupy is not installed, or finds no NCCL.
     """
     cupy = load_cupy()
-    from cupy.cuda import nccl
+    with warnings.catch_warnings(action="ignore"):  # which say no more than the error below
+        from cupy.cuda import nccl
 
     if not getattr(nccl, "available", False):
         raise LaunchError(
-            "nccl: cupy must find libnccl.so.2, found none; pip install 'dtrain[cuda12]', or put its folder into"
-            " LD_LIBRARY_PATH"
+            "nccl: cupy must find libnccl.so.2, found none; pip install 'dtrain[cuda12]' or 'dtrain[cuda13]',"
+            " or put its folder into LD_LIBRARY_PATH"
         )
     return cupy

@@ -17,10 +17,10 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 
 from dtrain.dist.communicator import DTYPES, HALVES, Array, Communicator
+from dtrain.dist.cupy_library import load_nccl
 from dtrain.dist.errors import AgreedFailure, ClusterError, LaunchError
 from dtrain.dist.guard import together
 from dtrain.dist.nccl_devices import choose_device, with_devices
-from dtrain.dist.cupy_library import load_nccl
 from dtrain.dist.reduction import DONE, Reduction
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class NcclCommunicator(Communicator):
     Arguments:
         host: the communicator to stand on, with the same ranks; its activity is shared, and close and abort
             close and abort it too.
-        device: the CUDA number of this rank's GPU; None: see choose_device.
+        device: the CUDA number of this rank's GPU; None: the one that choose_device gives it.
 
     Raises:
         LaunchError: cupy, NCCL or a GPU is missing on a rank, or two ranks share a GPU, on which NCCL may hang; on
@@ -135,7 +135,8 @@ class NcclCommunicator(Communicator):
             raise LaunchError(
                 f"nccl: this rank must see a GPU, got: {error}; use another communicator, or mend the driver"
             ) from error
-        chosen = self._cupy.cuda.Device(choose_device(self.topology, num_devices, device))
+        listed = [] if device is None else [device] * self.topology.local_size
+        chosen = self._cupy.cuda.Device(choose_device(self.topology, num_devices, listed))
         chosen.use()
         return chosen
 

@@ -15,7 +15,6 @@ from typing import NoReturn
 from dtrain.core.errors import UserError
 from dtrain.core.names import nearest
 from dtrain.dist.launch_environment import launched_rank
-from dtrain.launcher.gpus import NO_GPU_ENGINE
 from dtrain.proto import caffe_pb2
 
 _SINGLE_DASH = re.compile(r"-[a-z][a-z_-]+(=.*)?", re.DOTALL)
@@ -102,14 +101,27 @@ def add_state_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """Add --engine, --precision and --gpu: who computes the net's layers, and in what."""
-    parser.add_argument("--engine", help="engine that computes the layers; the fastest by default")
+    """Add --engine and --precision: who computes the net's layers, and in what."""
+    parser.add_argument(
+        "--engine",
+        help="engine that computes the layers: onednn or reference on the CPU, cudnn or cupy on a GPU; the fastest by"
+        " default",
+    )
     parser.add_argument(
         "--precision",
         choices=[name.lower() for name in caffe_pb2.Precision.DESCRIPTOR.values_by_name],
         help="what convolutions and inner products compute in; what the solver file says, or float32, by default",
     )
-    parser.add_argument("--gpu", help=f"refused: {NO_GPU_ENGINE}")
+
+
+def add_gpu_option(parser: argparse.ArgumentParser) -> None:
+    """Add --gpu: on which GPUs the ranks of each host compute."""
+    parser.add_argument(
+        "--gpu",
+        metavar="LIST",
+        help="GPUs of each host, one for each of its ranks, as 0 or 0,2 or all; what the solver file says by default:"
+        " a GPU if there is one, unless solver_mode is CPU",
+    )
 
 
 def add_fuse_option(parser: argparse.ArgumentParser) -> None:
@@ -139,15 +151,9 @@ def add_communicator_option(parser: argparse.ArgumentParser) -> None:
     """Add --communicator, how ranks exchange arrays."""
     parser.add_argument(
         "--communicator",
-        help="how ranks exchange gradients: single, mpi, window (common memory of one host) or hierarchical (inside"
-        " each host, then between them); what fits where the ranks are by default",
+        help="how ranks exchange gradients: single, mpi, window (common memory of one host), hierarchical (inside"
+        " each host, then between them) or nccl (between GPUs); what fits where the ranks are by default",
     )
-
-
-def refuse_gpu(args: argparse.Namespace) -> None:
-    """Raise UserError if the user asks for GPUs, which this release can't use."""
-    if args.gpu is not None:
-        raise UserError(f"--gpu: must be left out, got {args.gpu}; {NO_GPU_ENGINE}")
 
 
 def split_list(text: str) -> list[str]:

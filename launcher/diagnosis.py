@@ -9,20 +9,23 @@ import importlib
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from dtrain.core.errors import UserError
 from dtrain.dist.cores import look_at
 from dtrain.dist.errors import LaunchError
-from dtrain.launcher.gpus import NO_GPU_ENGINE, find_gpus
 from dtrain.launcher.mpirun import find_mpirun, mpirun_environment, num_physical_cores
 from dtrain.launcher.threads import describe_threads
 
+_DRIVER = Path("/proc/driver/nvidia")
 _LEAST_FREE_BYTES = 1 << 30
 _MPI_TIMEOUT_S = 60
 _RANK_PROGRAM = """\
@@ -56,8 +59,7 @@ def diagnose() -> Iterator[Finding]:
     yield examine_module("google.protobuf", "protobuf")
     yield examine_module("lmdb", "lmdb")
     yield examine_mpi()
-    yield Finding("GPU", ", ".join(find_gpus()) or "none found", "")
-    yield Finding("GPU engine", NO_GPU_ENGINE)
+    yield from examine_gpus()
     yield examine_disk(os.getcwd(), shutil.disk_usage(".").free)
 
 
@@ -85,6 +87,75 @@ def examine_onednn() -> Finding:
     bf16 = "bf16" if found.has_bf16 else "no bf16: this CPU has no avx512_bf16"
     text = f"onednn: oneDNN {found.version}, {found.runtime} threads, {bf16} ({found.path})"
     return Finding("CPU engine", text)
+
+
+def examine_gpus(driver: Path = _DRIVER) -> Iterator[Finding]:
+    """Look for GPUs, and for what computes on them and sums between them. driver: where NVIDIA's tells of itself."""
+    models = find_models(driver)
+    try:
+        devices = importlib.import_module("dtrain.core.engines.cupy.devices")
+    except ImportError:
+        yield Finding("GPU", ", ".join(models) or "none found")
+        return
+    try:
+        found = devices.find_devices()
+        versions = devices.find_versions()
+    except UserError as error:
+        yield Finding("GPU", f"{', '.join(models) or 'none'}, not to be used: {error}")
+        return
+    for device in found:
+        yield Finding(f"GPU {device.number}", describe_device(device))
+    versions["driver"] = find_driver_version(driver)
+    yield Finding("CUDA", ", ".join(f"{name} {version}" for name, version in versions.items()))
+    yield examine_cudnn()
+    try:
+        yield Finding("NCCL", devices.find_nccl())
+    except UserError as error:
+        yield Finding("NCCL", f"none, so gradients go by way of the host: {error}")
+
+
+def describe_device(device: Any) -> str:
+    """Return a line on a GPU (core/engines/cupy/devices.py's Device)."""
+    major, minor = device.capability
+    return (
+        f"{device.name}, {device.free_bytes / 1e9:.1f} of {device.total_bytes / 1e9:.1f} GB free, compute capability"
+        f" {major}.{minor}, {device.address}"
+    )
+
+
+def find_models(driver: Path = _DRIVER) -> list[str]:
+    """Return the model of each GPU that the driver knows, in the order of their addresses; [] without a driver."""
+    return [_model(information) for information in sorted(driver.glob("gpus/*/information"))]
+
+
+def find_driver_version(driver: Path = _DRIVER) -> str:
+    """Return the version of the driver, such as 580.65.06; "unknown" where it does not say."""
+    try:
+        text = (driver / "version").read_text()
+    except OSError:
+        return "unknown"
+    found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", text)
+    return found[0] if found else "unknown"
+
+
+def _model(information: Path) -> str:
+    for line in information.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "Model":
+            return value.strip()
+    return f"unknown model ({information.parent.name})"
+
+
+def examine_cudnn() -> Finding:
+    """Look for cuDNN, with which the faster of the GPU engines computes."""
+    library = importlib.import_module("dtrain.core.engines.cudnn.library")
+    try:
+        found = library.load_library(os.environ)
+    except library.MissingLibrary as missing:
+        return Finding("GPU engine", f"cupy, the slower one: {missing}")
+    except UserError as error:
+        return Finding("GPU engine", "cupy, the slower one", str(error))
+    return Finding("GPU engine", f"cudnn: cuDNN {found.version} ({found.path})")
 
 
 def examine_module(module: str, requirement: str) -> Finding:

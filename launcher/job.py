@@ -6,6 +6,7 @@ can fail without the job ending and saying why.
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -18,32 +19,48 @@ from dtrain.core.errors import UserError
 from dtrain.data.errors import DataError
 from dtrain.dist.activity import Activity
 from dtrain.dist.communicator import Communicator
-from dtrain.dist.create import create_communicator
+from dtrain.dist.create import create_communicator, join_gpus
 from dtrain.dist.ending import failure_line
-from dtrain.dist.errors import EXIT_BUG, exit_code_of
+from dtrain.dist.errors import EXIT_BUG, AgreedFailure, LaunchError, exit_code_of
 from dtrain.dist.failure import end_job_on_failure, place_of
 from dtrain.dist.guard import together
 from dtrain.dist.launch_environment import launched_rank
+from dtrain.dist.nccl import NcclCommunicator
 from dtrain.dist.supervisor import watched
+from dtrain.dist.topology import topology_from_hosts
 from dtrain.launcher.console import Console
+from dtrain.launcher.gpus import GpuChoice, GpuRequest, take_gpu
 from dtrain.launcher.log import install_log
 from dtrain.launcher.terminal import find_terminal
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
 @dataclass
 class Job:
-    """What a collective command works with. activity: what this rank is doing, for the line if it fails."""
+    """What a collective command works with.
+
+    activity: what this rank is doing, for the line if it fails. communicator_name: what the user chose, or None.
+    device: the GPU that this rank computes on; None: the CPU computes.
+    """
 
     communicator: Communicator
     console: Console
     activity: Activity
+    communicator_name: str | None = None
+    device: int | None = None
 
     @property
     def is_first(self) -> bool:
         """Whether this is rank 0."""
         return self.communicator.rank == 0
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether this rank computes on a GPU; take_gpu decides."""
+        return self.device is not None
 
     def together(self, action: Callable[[], T]) -> T:
         """Run `action`, which calls nothing collective, on every rank; users' mistakes on any end it on all.
@@ -51,6 +68,37 @@ class Job:
         Collective. Raises UserError or DataError on a job of one rank, AgreedFailure on one of several.
         """
         return together(self.communicator, action, (UserError, DataError))
+
+    def take_gpu(self, request: GpuRequest) -> None:
+        """Choose what the ranks compute on; with GPUs, let their gradients travel by NCCL if that can be. Collective.
+
+        Raises as `together` does, and LaunchError on a job of one rank where the user chose NCCL and that can't be.
+        """
+        choice = self.together(lambda: take_gpu(request, self.communicator.topology))
+        self.device = choice.device
+        log_note(choice)
+        try:
+            self.communicator = join_gpus(self.communicator, self.device, self.communicator_name)
+        except LaunchError as error:  # on all ranks
+            if self.communicator.world_size == 1:
+                raise
+            raise AgreedFailure(str(error), exit_code=error.exit_code) from error
+
+
+def take_gpu_alone(request: GpuRequest) -> bool:
+    """Take a GPU for this process alone, if that is what it is to compute on; return whether.
+
+    Raises UserError as choose_gpu does.
+    """
+    choice = take_gpu(request, topology_from_hosts([socket.gethostname()], 0))
+    log_note(choice)
+    return choice.device is not None
+
+
+def log_note(choice: GpuChoice) -> None:
+    """Log what is to be said of a choice, if anything."""
+    if choice.note:
+        log.info(choice.note)
 
 
 def open_console(environment: Mapping[str, str]) -> Console:
@@ -76,19 +124,21 @@ def open_job(communicator_name: str | None, timeout_s: float | None = None) -> I
     watcher = watched()
     if watcher and timeout_s is not None:
         watcher.mirror.write_timeout(timeout_s)
-    communicator = create_communicator(communicator_name, os.environ)
+    # NCCL's stands upon another one, and comes when each rank has its GPU.
+    host_name = None if communicator_name == NcclCommunicator.name else communicator_name
+    communicator = create_communicator(host_name, os.environ)
     communicator.activity.show_in(watcher.mirror if watcher else None)
-    job = Job(communicator, console, communicator.activity)
+    job = Job(communicator, console, communicator.activity, communicator_name)
     try:
         with end_job_on_failure(communicator, job.activity, console.write_line):
             yield job
             # The first rank to exit with another code than 0 makes mpirun end the others: not before rank 0 has
             # written its last snapshot.
-            communicator.barrier()
+            job.communicator.barrier()
     except Exception as error:
         if exit_code_of(error) == EXIT_BUG:  # of a lone rank; Python prints the note last
             error.add_note(failure_line(place_of(communicator), str(job.activity), error))
         raise
     finally:
         console.clear_status()
-    communicator.close()
+    job.communicator.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
+from dtrain.core.engines.cudnn import engine as _cudnn  # noqa: F401  (registers itself)
 from dtrain.core.engines.cupy import engine as _cupy  # noqa: F401  (registers itself)
 from dtrain.core.engines.engine import ENGINES as ENGINES
 from dtrain.core.engines.engine import Engine as Engine
@@ -12,28 +14,41 @@ from dtrain.core.engines.onednn.library import MissingLibrary
 from dtrain.core.engines.reference import engine as _reference  # noqa: F401  (registers itself)
 from dtrain.core.errors import UserError
 
-FASTEST_FIRST = ("onednn", "reference")
+# The fastest first.
+CPU_ENGINES = ("onednn", "reference")
+GPU_ENGINES = ("cudnn", "cupy")
 
 log = logging.getLogger(__name__)
 
 
-def create_engine(name: str | None = None, precision: str = "FLOAT32") -> Engine:
+def create_engine(name: str | None = None, precision: str = "FLOAT32", *, on_gpu: bool = False) -> Engine:
     """Return the engine called `name`, or without a name the fastest that is installed and works.
 
-    precision: what the solver's field of that name says. One that is installed and does not work is named in the log;
-    but no other stands in where only one can compute in that precision. Raises UserError that lists the known engines
-    for an unknown name, and one that says what is missing for an engine or a precision that can't be had.
+    precision: what the solver's field of that name says; engines that can't compute in it don't count. on_gpu:
+    whether one for the current GPU is to be taken, else one for CPUs. Those that are installed
+    and do not work, and on a GPU those that are not installed, are named in the log. Raises UserError that lists the
+    known engines for an unknown name, and one that says what is missing for an engine or a precision.
     """
-    *faster, last = FASTEST_FIRST
-    if name is None and precision != "FLOAT32":
-        name = faster[0]
     if name is not None:
         return ENGINES[name](precision)
+    *faster, last = _able(GPU_ENGINES if on_gpu else CPU_ENGINES, precision)
     for candidate in faster:
         try:
             return ENGINES[candidate](precision)
-        except MissingLibrary:
-            continue
         except UserError as error:
-            log.warning("engine %s can't be used, so a slower one computes: %s", candidate, error)
+            if on_gpu or not isinstance(error, MissingLibrary):
+                log.warning("engine %s can't be used, so a slower one computes: %s", candidate, error)
     return ENGINES[last](precision)
+
+
+def _able(names: Sequence[str], precision: str) -> list[str]:
+    """Return those of the engines that can compute in `precision`; raise UserError if there are none."""
+    able = [name for name in names if name in ENGINES and precision in ENGINES[name].precisions]
+    if not able:
+        others = " or ".join(name for name in ENGINES if precision in ENGINES[name].precisions)
+        known = ", ".join(name for name in names if name in ENGINES)
+        raise UserError(
+            f"precision {precision}: there must be an engine for it, got none among {known}; use FLOAT32"
+            + (f", or --engine {others}" if others else "")
+        )
+    return able

@@ -58,8 +58,10 @@ class Engine(ABC):
     def __init__(self, precision: str = "FLOAT32") -> None:
         if precision not in self.precisions:
             known = " or ".join(self.precisions)
+            able = " or ".join(name for name in ENGINES if precision in ENGINES[name].precisions)
             raise UserError(
-                f"engine {self.name}: precision must be {known}, got {precision}; BF16 needs engine onednn"
+                f"engine {self.name}: precision must be {known}, got {precision}"
+                + (f"; {precision} needs engine {able}" if able else "")
             )
         self.precision = precision
         self._told: set[str] = set()
@@ -99,7 +101,7 @@ class Engine(ABC):
         return self.name
 
 
-ENGINES: Registry[Callable[[str], Engine]] = Registry("engine")  # each is made for a precision
+ENGINES: Registry[type[Engine]] = Registry("engine")  # each is made for a precision
 
 
 def operations_of(runs: object) -> Iterator[Any]:

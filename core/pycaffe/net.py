@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtrain.core.caffe_state import STATE
-from dtrain.core.engines import create_engine
 from dtrain.core.errors import UserError
 from dtrain.core.graph.net_recipe import read_net
 from dtrain.core.layers.memory_data import MemoryData
@@ -22,6 +21,7 @@ from dtrain.core.net.building import build_net
 from dtrain.core.net.weights import copy_weights, layer_records
 from dtrain.core.pycaffe.nccl import NCCL
 from dtrain.core.pycaffe.net_running import RunningNet
+from dtrain.core.pycaffe.settings import engine_of_mode
 from dtrain.core.snapshots import load_weights, read_hdf5_model, write_caffemodel, write_hdf5_model
 from dtrain.data.sampler import Shard
 from dtrain.proto import caffe_pb2
@@ -55,7 +55,7 @@ class Net(RunningNet):
         if phase not in caffe_pb2.Phase.values():
             raise UserError(f"Net: phase must be caffe.TRAIN (0) or caffe.TEST (1), got {phase}")
         recipe = read_net(os.fspath(network_file), phase, level=level or 0, stages=stages or ())
-        super().__init__(build_net(recipe, create_engine(), _shard(phase), seed=STATE.next_seed()))
+        super().__init__(build_net(recipe, engine_of_mode(), _shard(phase), seed=STATE.next_seed()))
         if weights is not None:
             self.copy_from(weights)
 

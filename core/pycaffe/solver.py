@@ -10,16 +10,16 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from dtrain.core.caffe_state import STATE
-from dtrain.core.engines import create_engine
 from dtrain.core.errors import UserError
 from dtrain.core.pycaffe.nccl import NCCL
 from dtrain.core.pycaffe.net import Net
+from dtrain.core.pycaffe.settings import engine_of_mode
 from dtrain.core.pycaffe.solver_param import SolverParam
 from dtrain.core.pycaffe.uncaught import end_all_when_uncaught
 from dtrain.core.solver.recipe import Recipe, read_recipe
 from dtrain.core.solver.solver import Solver as CoreSolver
 from dtrain.dist.communicator import Communicator
-from dtrain.dist.create import create_communicator
+from dtrain.dist.create import create_communicator, join_gpus
 
 Path = str | os.PathLike[str]
 
@@ -41,9 +41,11 @@ class Solver:
         communicator = create_communicator(None, os.environ)
         _check_solver_count(communicator)
         end_all_when_uncaught(communicator)
+        if STATE.is_mode_gpu:
+            communicator = join_gpus(communicator, STATE.device)
         if recipe.solver.random_seed < 0 and STATE.has_seed:
             recipe.solver.random_seed = STATE.next_seed()
-        engine = create_engine(precision=recipe.precision)
+        engine = engine_of_mode(recipe.precision)
         self._core = CoreSolver(recipe, engine=engine, communicator=communicator)
         if recipe.weights:
             self._core.load_weights(recipe.weights)

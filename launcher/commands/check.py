@@ -5,21 +5,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dtrain.core.engines import Engine, create_engine
-from dtrain.core.errors import Problems
+from dtrain.core.engines import GPU_ENGINES, Engine, create_engine
+from dtrain.core.errors import Problems, UserError
 from dtrain.core.graph.net_recipe import NetRecipe, read_net
 from dtrain.core.net.building import build_net
 from dtrain.core.net.net import Net
+from dtrain.core.prototxt import read_text
 from dtrain.core.prototxt.tokens import Kind, tokenize
 from dtrain.core.solver.recipe import read_precision, read_recipe
 from dtrain.core.solver.solver import Solver
 from dtrain.data.sampler import Shard
+from dtrain.dist.nccl import NcclCommunicator
 from dtrain.launcher.arguments import (
     add_communicator_option,
+    add_gpu_option,
     add_recompute_option,
     add_state_options,
     split_list,
 )
+from dtrain.launcher.gpus import gpu_request
 from dtrain.launcher.job import Job, open_job
 from dtrain.launcher.net_report import net_report
 from dtrain.launcher.simulation.answer import answer_lines
@@ -35,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     parser.add_argument("file", metavar="FILE", help="a solver's or a net's prototxt file")
     parser.add_argument("--engine", help="engine that computes the layers; the fastest by default")
+    add_gpu_option(parser)
     add_recompute_option(parser)
     add_state_options(parser)
     add_communicator_option(parser)
@@ -48,12 +53,17 @@ def run(args: argparse.Namespace) -> int:
     With --simulate it prints what an iteration would be on more ranks instead.
     """
     question = parse_question(args)
+    if question is not None:
+        refuse_gpus(args)
     with open_job(args.communicator) as job:
         job.activity.doing = "checking"
         warn_of_made_up(args.synthetic, job.is_first)
         is_net = is_net_file(args.file)
         precision = job.together(lambda: "FLOAT32" if is_net else read_precision(args.file))
-        engine = job.together(lambda: create_engine(args.engine, precision))
+        document = job.together(lambda: None if is_net else read_text(args.file, caffe_pb2.SolverParameter))
+        if question is None:
+            job.take_gpu(gpu_request(args, document))
+        engine = job.together(lambda: create_engine(args.engine, precision, on_gpu=job.on_gpu))
         if question is not None:
             lines = answer_lines(job, question, args, engine, is_net)
         else:
@@ -62,6 +72,17 @@ def run(args: argparse.Namespace) -> int:
         if job.is_first:
             print("\n".join(lines))
     return 0
+
+
+def refuse_gpus(args: argparse.Namespace) -> None:
+    """Raise UserError for options that ask for GPUs beside --simulate, which measures on a CPU."""
+    named = {"--gpu": args.gpu, "--engine": args.engine, "--communicator": args.communicator}
+    for option, value in named.items():
+        if value is not None and (option == "--gpu" or value in (*GPU_ENGINES, NcclCommunicator.name)):
+            raise UserError(
+                f"--simulate: it measures on a CPU, got {option} {value}; leave that out, and give --flops or"
+                " --compute for a GPU"
+            )
 
 
 def is_net_file(path: str) -> bool:
@@ -127,6 +148,10 @@ def net_lines(job: Job, args: argparse.Namespace, engine: Engine) -> list[str]:
 
 def memory_of(net: Net, solver: caffe_pb2.SolverParameter, args: argparse.Namespace) -> list[str]:
     """Return the lines on what training `net` takes on a rank, if it is a net to train; it trains no more then."""
+    if net.context.engine.name in GPU_ENGINES:
+        return ["  memory of a rank in training: predicted for CPUs alone so far"] * (
+            net.phase == caffe_pb2.TRAIN
+        )
     solver.dtrain_param.recompute |= args.recompute
     return training_lines(net, solver)
 

@@ -16,7 +16,6 @@ from dtrain.launcher.arguments import (
     add_recompute_option,
     add_state_options,
     chosen_precision,
-    refuse_gpu,
     split_list,
 )
 from dtrain.launcher.commands.check import is_net_file
@@ -41,7 +40,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build the net on this process alone and print its table; for a net that learns, what training it takes."""
-    refuse_gpu(args)
     open_console(os.environ)
     warn_of_made_up(args.synthetic)
     solver, recipe = read(args)

@@ -25,12 +25,13 @@ from dtrain.launcher.arguments import (
     add_communicator_option,
     add_engine_options,
     add_fuse_option,
+    add_gpu_option,
     add_state_options,
     chosen_precision,
-    refuse_gpu,
     split_list,
     whole_number,
 )
+from dtrain.launcher.gpus import gpu_request
 from dtrain.launcher.job import Job, open_job
 from dtrain.launcher.synthetic import add_synthetic_option, make_up, warn_of_made_up
 from dtrain.proto import caffe_pb2
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--iterations", type=whole_number, default=50, help="number of batches (default: 50)")
     add_state_options(parser)
     add_engine_options(parser)
+    add_gpu_option(parser)
     add_communicator_option(parser)
     add_fuse_option(parser)
     add_synthetic_option(parser)
@@ -54,9 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score the net and log the values of each batch that rank 0 runs, then the means over all batches."""
-    refuse_gpu(args)
     with open_job(args.communicator) as job:
         warn_of_made_up(args.synthetic, job.is_first)
+        job.take_gpu(gpu_request(args))
         net = job.together(lambda: make_net(args, job))
         log.info("Running for %d iterations.", args.iterations)
         job.activity.doing = "testing"
@@ -71,7 +73,8 @@ def make_net(args: argparse.Namespace, job: Job) -> Net:
     """Build the TEST net with its weights."""
     recipe = read_net(args.model, caffe_pb2.TEST, level=args.level or 0, stages=split_list(args.stage))
     shard = Shard(job.communicator.rank, job.communicator.world_size)
-    engine = create_engine(args.engine, chosen_precision(args) or "FLOAT32")
+    precision = chosen_precision(args) or "FLOAT32"
+    engine = create_engine(args.engine, precision, on_gpu=job.on_gpu)
     net = build_net(make_up(recipe, args.synthetic), engine, shard)
     if not args.no_fuse:
         net.fuse()

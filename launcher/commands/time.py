@@ -16,13 +16,14 @@ from dtrain.data.sampler import Shard
 from dtrain.launcher.arguments import (
     add_engine_options,
     add_fuse_option,
+    add_gpu_option,
     add_state_options,
     chosen_precision,
-    refuse_gpu,
     split_list,
     whole_number,
 )
-from dtrain.launcher.job import open_console
+from dtrain.launcher.gpus import gpu_request
+from dtrain.launcher.job import open_console, take_gpu_alone
 from dtrain.launcher.layer_table import find_layouts, layer_table
 from dtrain.launcher.layer_times import time_layers, time_lines
 from dtrain.launcher.synthetic import add_synthetic_option, make_up, warn_of_made_up
@@ -42,18 +43,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_state_options(parser)
     add_engine_options(parser)
+    add_gpu_option(parser)
     add_fuse_option(parser)
     add_synthetic_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Time the net on this process alone: log Caffe's lines, print a table; a first run warms up."""
-    refuse_gpu(args)
     open_console(os.environ)
     warn_of_made_up(args.synthetic)
     phase = caffe_pb2.Phase.Value(args.phase)
     recipe = read_net(args.model, phase, level=args.level or 0, stages=split_list(args.stage))
-    engine = create_engine(args.engine, chosen_precision(args) or "FLOAT32")
+    on_gpu = take_gpu_alone(gpu_request(args))
+    engine = create_engine(args.engine, chosen_precision(args) or "FLOAT32", on_gpu=on_gpu)
     net = build_net(make_up(recipe, args.synthetic), engine, Shard(0, 1))
     if not args.no_fuse:
         net.fuse()

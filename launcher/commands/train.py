@@ -20,15 +20,15 @@ from dtrain.launcher.arguments import (
     add_communicator_option,
     add_engine_options,
     add_fuse_option,
+    add_gpu_option,
     add_recompute_option,
     add_state_options,
     chosen_precision,
     duration,
-    refuse_gpu,
     split_list,
     whole_number,
 )
-from dtrain.launcher.gpus import NO_GPU_ENGINE
+from dtrain.launcher.gpus import gpu_request
 from dtrain.launcher.job import open_job
 from dtrain.launcher.progress import ProgressObserver
 from dtrain.launcher.signals import EFFECTS, signal_effects, signals_handled
@@ -78,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recompute_option(parser)
     add_state_options(parser)
     add_engine_options(parser)
+    add_gpu_option(parser)
     add_communicator_option(parser)
     add_synthetic_option(parser)
 
@@ -103,9 +104,9 @@ def run(args: argparse.Namespace) -> int:
     check_flags(args)
     with open_job(args.communicator, args.timeout) as job:
         recipe = job.together(lambda: chosen_recipe(args, job.communicator.world_size))
-        warn_of_gpu_mode(recipe)
         warn_of_made_up(args.synthetic, job.is_first)
-        engine = job.together(lambda: create_engine(args.engine, recipe.precision))
+        job.take_gpu(gpu_request(args, recipe.document))
+        engine = job.together(lambda: create_engine(args.engine, recipe.precision, on_gpu=job.on_gpu))
         log.info("Using %s; ranks: %d", engine.describe(), job.communicator.world_size)
         log.info("Communicator: %s (%s)", job.communicator.name, job.communicator.reason)
         solver = Solver(
@@ -130,7 +131,6 @@ def run(args: argparse.Namespace) -> int:
 
 def check_flags(args: argparse.Namespace) -> None:
     """Raise UserError for flags that can't be, or can't be together."""
-    refuse_gpu(args)
     if args.snapshot and (args.weights or args.resume):
         other = "--weights" if args.weights else "--resume"
         raise UserError(f"dtrain train: only one of --snapshot and {other} may be given, got both")
@@ -167,13 +167,6 @@ def set_start(solver: Solver, args: argparse.Namespace) -> None:
 def chosen_weights(given: Sequence[str], recipe: Recipe) -> list[str]:
     """Return the weights to start from: those of the command line, or else those of the solver file."""
     return [path for text in given for path in split_list(text)] or recipe.weights
-
-
-def warn_of_gpu_mode(recipe: Recipe) -> None:
-    """Say that the CPU computes though the solver file asks for the GPU."""
-    solver = recipe.solver
-    if solver.HasField("solver_mode") and solver.solver_mode == caffe_pb2.SolverParameter.GPU:
-        log.info("%s: solver_mode is GPU; %s", recipe.document.where("solver_mode"), NO_GPU_ENGINE)
 
 
 def exit_code(solver: Solver, is_first: bool) -> int:

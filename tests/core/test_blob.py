@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from dtrain.core.blob import Blob, BlobVec
+from dtrain.core.caffe_state import STATE
+from dtrain.core.engines.cupy.memory import device_memory
 from dtrain.core.errors import UserError
 from dtrain.core.tensor import HostMemory
+from tests.played.cupy import play_cupy
 
 
 def test_blob_data_and_diff_are_writable_zeros_of_its_shape() -> None:
@@ -99,10 +102,36 @@ def test_legacy_shape_of_five_axes_says_so() -> None:
 
 @pytest.mark.parametrize("name", ["_gpu_data_ptr", "_gpu_diff_ptr"])
 def test_gpu_address_without_a_gpu_says_so(name: str) -> None:
-    with pytest.raises(
-        UserError, match=f"^blob.{name}: the values must be on a GPU, .*; use blob.{name[5:9]}$"
-    ):
+    with pytest.raises(UserError) as caught:
         getattr(Blob(), name)
+    assert str(caught.value) == (
+        f"blob.{name}: the values must be on a GPU, but the CPU computes; use blob.{name[5:9]}"
+    )
+
+
+@pytest.mark.parametrize("name", ["data", "diff"])
+def test_gpu_address_of_values_on_a_gpu_is_where_they_are_changed(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    memory = device_memory(play_cupy(monkeypatch))
+    blob = Blob((2, 3))
+    getattr(blob, name)[...] = 1
+    array = getattr(blob, f"read_{name}")(memory)
+    assert getattr(blob, f"_gpu_{name}_ptr") == array.data.ptr
+    array[0, 1] = 5  # as who has the address may do, with nobody told
+    assert getattr(blob, name).tolist() == [[1, 5, 1], [1, 1, 1]]
+
+
+def test_gpu_address_of_values_never_on_a_gpu_is_in_the_memory_of_the_threads_nets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    memory = device_memory(play_cupy(monkeypatch))
+    monkeypatch.setattr(STATE, "gpu_memory", memory)
+    blob = Blob((2,))
+    blob.data[...] = [3, 4]
+    address = blob._gpu_data_ptr
+    array = blob.read_data(memory)
+    assert (array.data.ptr, array.get().tolist()) == (address, [3, 4])
 
 
 def test_data_and_diff_cannot_be_replaced_by_an_array() -> None:

@@ -101,6 +101,28 @@ def test_transform_batch_in_train_is_caffes_formula_of_some_window(
     assert {flip for _, _, flip in choices} == {False, True}
 
 
+@pytest.mark.parametrize("train", [True, False])
+def test_windows_are_where_transform_batch_cuts(train: bool) -> None:
+    transformer = Transformer(TransformSpec(mirror=True, crop_size=4), train, seed=9)
+    none = np.zeros(RECORD_SHAPE, np.float32)
+    choices = [
+        find_choice(image, result, none, 1.0)
+        for image, result in zip(IMAGES, transform(transformer), strict=True)
+    ]
+    windows = transformer.windows(RECORD_SHAPE, EPOCHS, INDICES)
+    assert windows.dtype == np.int32
+    assert windows.tolist() == [list(map(int, choice)) for choice in choices]
+
+
+def test_mean_is_an_image_or_values_or_none(mean_file: str) -> None:
+    assert Transformer(TransformSpec(), train=True).mean is None
+    values = Transformer(TransformSpec(mean_values=(1, 2)), train=True).mean
+    assert values is not None
+    assert (values.shape, values.ravel().tolist()) == ((2, 1, 1), [1, 2])
+    image = Transformer(TransformSpec(mean_file=mean_file), train=True).mean
+    np.testing.assert_array_equal(image, MEAN_IMAGE)
+
+
 @pytest.mark.parametrize("as_list", [False, True])
 @pytest.mark.parametrize("mean", MEANS)
 def test_transform_batch_in_test_is_caffes_formula_of_the_centre(

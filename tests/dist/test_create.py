@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
+from dtrain.dist import nccl
+from dtrain.dist.communicator import Communicator
 from dtrain.dist.create import (
     BUILT_UPON_MPI,
     COMMUNICATORS,
     choose,
     create_communicator,
     is_alone,
+    join_gpus,
     ranks_and_hosts,
 )
 from dtrain.dist.errors import LaunchError
@@ -19,8 +22,10 @@ from dtrain.dist.hierarchical import HierarchicalCommunicator
 from dtrain.dist.mpi import MpiCommunicator
 from dtrain.dist.nccl import NcclCommunicator
 from dtrain.dist.single import SingleCommunicator
+from dtrain.dist.threads import run_ranks
 from dtrain.dist.topology import topology_from_hosts
 from dtrain.dist.window import WindowCommunicator
+from tests.dist.fake_cupy import make_fake_cupy
 
 Mpirun = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -118,3 +123,81 @@ def test_create_communicator_not_launched_does_not_load_mpi() -> None:
         ]
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=30).returncode == 0
+
+
+def joined(
+    monkeypatch: pytest.MonkeyPatch,
+    devices: list[int | None],
+    name: str | None = None,
+    num_devices: int = 4,
+) -> list[tuple[str, str]]:
+    """Return the name and the reason of what ranks of one host get that compute on these of its played GPUs."""
+    monkeypatch.setattr(nccl, "load_nccl", lambda: make_fake_cupy(num_devices))
+
+    def body(host: Communicator) -> tuple[str, str]:
+        host.reason = "as asked"
+        communicator = join_gpus(host, devices[host.rank], name)
+        return communicator.name, communicator.reason
+
+    return run_ranks(len(devices), body, hosts=["a"] * len(devices))
+
+
+@pytest.mark.parametrize("devices", [[0, 1], [2, 0, 3]])
+def test_join_gpus_of_ranks_with_a_gpu_each_is_nccl_upon_the_host(
+    monkeypatch: pytest.MonkeyPatch, devices: list[int | None]
+) -> None:
+    expected = ("nccl", "as asked; threads for what is on the host")
+    assert joined(monkeypatch, devices) == [expected] * len(devices)
+
+
+@pytest.mark.parametrize(
+    ("devices", "num_devices", "reason"),
+    [
+        (
+            [0, 0],
+            1,
+            "nccl: each rank must have a GPU of its own, got: rank 0 (a) and rank 1 (a) share device"
+            " 0000:00:00.0 of a; start fewer ranks a host, or use another communicator",
+        ),
+        (
+            [0, None],
+            2,
+            "nccl: each rank must compute on a GPU, got: rank 1 (a) has no device; use another communicator",
+        ),
+    ],
+)
+def test_join_gpus_of_ranks_that_share_one_or_have_none_stays_at_the_host_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, devices: list[int | None], num_devices: int, reason: str
+) -> None:
+    for name, said in joined(monkeypatch, devices, num_devices=num_devices):
+        assert (name, said) == ("threads", f"as asked; {reason}")
+    with pytest.raises(LaunchError, match="^nccl: each rank must"):
+        joined(monkeypatch, devices, "nccl", num_devices)
+
+
+def test_join_gpus_without_nccl_stays_at_the_host_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load() -> None:
+        raise LaunchError("nccl: cupy must find libnccl.so.2, found none")
+
+    def body(host: Communicator) -> tuple[str, str]:
+        host.reason = "as asked"
+        return join_gpus(host, host.rank).name, host.reason
+
+    monkeypatch.setattr(nccl, "load_nccl", load)
+    said = "as asked; nccl: cupy must find libnccl.so.2, found none"
+    assert run_ranks(2, body) == [("threads", said)] * 2
+
+
+@pytest.mark.parametrize(
+    ("devices", "name"),
+    [([None, None], None), ([0, 1], "mpi"), ([None, None], "window"), ([0], None)],
+    ids=["on CPUs", "by another name", "both", "one rank"],
+)
+def test_join_gpus_where_nobody_wants_nccl_leaves_the_host(
+    monkeypatch: pytest.MonkeyPatch, devices: list[int | None], name: str | None
+) -> None:
+    assert joined(monkeypatch, devices, name) == [("threads", "as asked")] * len(devices)
+
+
+def test_join_gpus_of_one_rank_that_asks_for_nccl_is_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert joined(monkeypatch, [2], "nccl") == [("nccl", "as asked; threads for what is on the host")]

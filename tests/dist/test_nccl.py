@@ -91,9 +91,7 @@ def test_nccl_of_one_gpu_on_each_of_two_hosts_is_made(monkeypatch: pytest.Monkey
 def test_nccl_of_more_ranks_than_gpus_is_refused_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
     play(monkeypatch, 2)
     (said,) = refusals(3, ["a", "a", "a"])
-    assert said == (
-        "rank 2 (a): nccl: a must have a GPU for each of its ranks, got 2 for 3; start at most 2 ranks there"
-    )
+    assert said == "gpu: a must have a GPU for each of its ranks, got 2 for 3; start at most 2 ranks there"
 
 
 def test_nccl_without_a_gpu_is_refused_with_cudas_reason(monkeypatch: pytest.MonkeyPatch) -> None:

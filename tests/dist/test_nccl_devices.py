@@ -5,42 +5,73 @@ from __future__ import annotations
 import pytest
 
 from dtrain.dist.errors import LaunchError
-from dtrain.dist.nccl_devices import choose_device, with_devices
+from dtrain.dist.nccl_devices import check_gpus, choose_device, with_devices
 from dtrain.dist.topology import topology_from_hosts
 
 TWO_HOSTS = ["a", "a", "b", "b"]
 
 
 @pytest.mark.parametrize(
-    ("rank", "num_devices", "asked_for", "device"),
-    [(0, 2, None, 0), (1, 2, None, 1), (3, 8, None, 1), (1, 1, None, 0), (1, 4, 3, 3), (0, 2, 1, 1)],
+    ("rank", "num_devices", "listed", "device"),
+    [
+        (0, 2, [], 0),
+        (1, 2, [], 1),
+        (3, 8, [], 1),
+        (1, 1, [], 0),  # schedulers show each rank its own
+        (1, 4, [3, 0], 0),
+        (2, 4, [3, 0], 3),
+        (1, 1, [0], 0),
+    ],
 )
-def test_choose_device_takes_the_asked_the_only_or_that_of_the_local_rank(
-    rank: int, num_devices: int, asked_for: int | None, device: int
+def test_choose_device_takes_the_listed_the_only_or_that_of_the_local_rank(
+    rank: int, num_devices: int, listed: list[int], device: int
 ) -> None:
-    assert choose_device(topology_from_hosts(TWO_HOSTS, rank), num_devices, asked_for) == device
+    assert choose_device(topology_from_hosts(TWO_HOSTS, rank), num_devices, listed) == device
 
 
 @pytest.mark.parametrize(
-    ("hosts", "num_devices", "asked_for", "text"),
+    ("hosts", "num_devices", "listed", "text"),
     [
-        (["a"], 0, None, "nccl: a must have a GPU, got none"),
         (
-            ["a", "a", "a"],
+            "aaa",
             2,
-            None,
-            "nccl: a must have a GPU for each of its ranks, got 2 for 3; start at most 2",
+            [],
+            "gpu: a must have a GPU for each of its ranks, got 2 for 3; start at most 2 ranks there",
         ),
-        (["a"], 2, 2, "nccl: the GPU must be 0 to 1 on a, got 2"),
-        (["a"], 2, -1, "nccl: the GPU must be 0 to 1 on a, got -1"),
+        (
+            "aaa",
+            4,
+            [3, 1],
+            "gpu: a must have a GPU for each of its ranks, got 2 (3,1) for 3; name 3, or start at most 2 ranks there",
+        ),
+        (
+            "ab",
+            4,
+            [0, 2],
+            "gpu: each must have a rank of its own, got 2 GPUs for 1 rank on b; start as many ranks there:"
+            " mpirun -np 2 dtrain …",
+        ),
+        ("a", 2, [2], "gpu: the numbers must be 0 to 1 on a, got 2; choose others"),
+        ("a", 1, [1], "gpu: the numbers must be 0 on a, got 1; choose others"),
+        ("a", 2, [-1], "gpu: the numbers must be 0 to 1 on a, got -1; choose others"),
     ],
 )
 def test_choose_device_that_is_not_there_raises(
-    hosts: list[str], num_devices: int, asked_for: int | None, text: str
+    hosts: str, num_devices: int, listed: list[int], text: str
 ) -> None:
     with pytest.raises(LaunchError) as caught:
-        choose_device(topology_from_hosts(hosts, len(hosts) - 1), num_devices, asked_for)
-    assert str(caught.value).startswith(text)
+        choose_device(topology_from_hosts(list(hosts), len(hosts) - 1), num_devices, listed)
+    assert str(caught.value) == text
+
+
+def test_check_gpus_of_a_rank_without_names_it() -> None:
+    topology = topology_from_hosts(["a", "b", "b"], 0)
+    check_gpus(topology, [True, True, True])
+    with pytest.raises(LaunchError) as caught:
+        check_gpus(topology, [True, False, False])
+    assert str(caught.value) == (
+        "nccl: each rank must compute on a GPU, got: rank 1 (b) has no device; use another communicator"
+    )
 
 
 @pytest.mark.parametrize("addresses", [["0", "1", "0", "1"], ["0", "1", "2", "3"]])

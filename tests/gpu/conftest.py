@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dtrain.dist.errors import LaunchError
 from dtrain.dist.cupy_library import load_nccl
+from dtrain.dist.errors import LaunchError
 
 FOLDER = Path(__file__).parent
 

@@ -10,11 +10,11 @@ from dtrain.core.errors import UserError
 from dtrain.launcher.arguments import (
     add_communicator_option,
     add_engine_options,
+    add_gpu_option,
     add_state_options,
     chosen_precision,
     duration,
     parse_arguments,
-    refuse_gpu,
     split_list,
     whole_number,
 )
@@ -25,6 +25,7 @@ def add_all(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--iterations", type=whole_number, default=50)
     add_state_options(parser)
     add_engine_options(parser)
+    add_gpu_option(parser)
     add_communicator_option(parser)
 
 
@@ -97,12 +98,6 @@ def test_parse_arguments_with_help_prints_the_options(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit, match="0"):
         parse("--help")
     assert "usage: dtrain probe" in capsys.readouterr().out
-
-
-def test_refuse_gpu_given_says_that_the_cpu_computes() -> None:
-    refuse_gpu(parse("--model", "m"))
-    with pytest.raises(UserError, match="--gpu: must be left out, got 0,1; this release computes on the CPU"):
-        refuse_gpu(parse("--model", "m", "--gpu", "0,1"))
 
 
 @pytest.mark.parametrize(

@@ -73,12 +73,12 @@ summary
   --stage
   --engine
   --precision of float32 bf16
-  --gpu
   --recompute = False
   --synthetic
 check (collective)
   FILE required
   --engine
+  --gpu
   --recompute = False
   --level
   --stage

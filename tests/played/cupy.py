@@ -8,13 +8,22 @@ computed by numpy. Where cupy is installed, which it can be without a GPU, it mu
 from __future__ import annotations
 
 import inspect
+import os
+import weakref
 from collections.abc import Callable
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from dtrain.dist.cupy_library import load_cupy
+from tests.played.cuda import Cuda
+from tests.played.kernels import PlayedRawKernel
+
+
+REAL_GPU = "DTRAIN_REAL_GPU"  # set, tests of engines for GPUs run on the one that is here, and nothing is played
 
 
 class DeviceArray(NDArrayOperatorsMixin):
@@ -85,11 +94,31 @@ class DeviceArray(NDArrayOperatorsMixin):
     def nbytes(self) -> int:
         return int(self._values.nbytes)
 
+    @property
+    def data(self) -> SimpleNamespace:
+        """Where the values lie, for libraries that are given addresses."""
+        root = self._values
+        while isinstance(root.base, np.ndarray):
+            root = root.base
+        address = self._values.ctypes.data
+        _GIVEN[address] = weakref.ref(root), root.ctypes.data + root.nbytes
+        return SimpleNamespace(ptr=address)
+
+
+_GIVEN: dict[int, tuple[weakref.ref[np.ndarray], int]] = {}  # by address: the memory, and where it ends
+
+
+def room_at(address: int) -> int:
+    """Return how many bytes there are from an address that `data.ptr` has given; 0 if the memory is gone."""
+    root, end = _GIVEN[address]
+    return end - address if root() is not None else 0
+
 
 class PlayedCupy(ModuleType):
     """A module whose functions are numpy's, on device arrays."""
 
     ndarray = DeviceArray
+    RawKernel = PlayedRawKernel
     __version__ = "played"
 
     def asarray(self, values: Any, dtype: Any = None) -> DeviceArray:
@@ -97,6 +126,16 @@ class PlayedCupy(ModuleType):
         if isinstance(values, DeviceArray):
             return values if dtype in (None, values.dtype) else values.astype(dtype)
         return DeviceArray(np.array(values, dtype))
+
+    def empty(self, shape: Any, dtype: Any = float) -> DeviceArray:
+        """Return an array in which anything may be: NaN, where the type has it."""
+        values = np.zeros(shape, dtype)
+        values.fill(77 if values.dtype.kind in "biu" else np.nan)
+        return DeviceArray(values)
+
+    def empty_like(self, array: DeviceArray) -> DeviceArray:
+        """Return such an array of the same shape and dtype."""
+        return self.empty(array.shape, array.dtype)
 
     array = asarray
     ascontiguousarray = asarray
@@ -168,8 +207,14 @@ def _unwrap(value: Any) -> Any:
     return value
 
 
-def play_cupy(monkeypatch: pytest.MonkeyPatch) -> PlayedCupy:
-    """Let engines find the played cupy."""
+def play_cupy(monkeypatch: pytest.MonkeyPatch, num_devices: int = 1) -> Any:
+    """Let engines find a driver, the played cupy and so many GPUs; return that cupy, or the real one (REAL_GPU)."""
+    if os.environ.get(REAL_GPU):
+        if num_devices != 1:
+            pytest.skip("other numbers of GPUs are played, and this is a real one")
+        return load_cupy()
     played = PlayedCupy("cupy")
-    monkeypatch.setattr("dtrain.core.engines.cupy.engine.load_cupy", lambda: played)
+    played.cuda = Cuda(num_devices)
+    monkeypatch.setattr("dtrain.core.engines.cupy.devices._find_driver", lambda: None)
+    monkeypatch.setattr("dtrain.core.engines.cupy.devices.load_cupy", lambda: played)
     return played

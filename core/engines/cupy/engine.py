@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, ClassVar
 
-from dtrain.core.engines.cupy.memory import DeviceMemory
-from dtrain.core.engines.engine import ENGINES
+from dtrain.core.engines import operations as op
+from dtrain.core.engines.cupy.devices import name_current, open_cupy
+from dtrain.core.engines.cupy.dropout import Dropout
+from dtrain.core.engines.cupy.memory import device_memory
+from dtrain.core.engines.engine import ENGINES, Engine
 from dtrain.core.engines.reference.engine import ReferenceEngine
 from dtrain.core.errors import UserError
-from dtrain.dist.cupy_library import load_cupy
-from dtrain.dist.errors import LaunchError
 
 
 @ENGINES.register("cupy")
@@ -20,11 +23,27 @@ class CupyEngine(ReferenceEngine):
     """
 
     name: ClassVar[str] = "cupy"
+    operations: Mapping[type, Callable[[Any, Engine], Any]] = {
+        **ReferenceEngine.operations,
+        op.DropoutSpec: Dropout,
+    }
 
     def __init__(self, precision: str = "FLOAT32") -> None:
         super().__init__(precision)
         try:
-            self.xp: Any = load_cupy()
-        except LaunchError as error:
+            self.xp: Any = open_cupy()
+        except UserError as error:
             raise UserError(f"engine {self.name}: {error}") from error
-        self.memory = DeviceMemory(self.xp)
+        self.memory = device_memory(self.xp)
+
+    @cached_property
+    def replays(self) -> Any:
+        """How many passes a replayed graph is after the one that was captured, uint64 (1,) on the device.
+
+        It is 0 unless whoever replays writes it, before each replay; random numbers in the graph depend on it.
+        """
+        return self.xp.zeros(1, "uint64")
+
+    def describe(self) -> str:
+        """Return cupy's version and the GPU."""
+        return f"{self.name}: cupy {self.xp.__version__}, {name_current(self.xp)}"

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
-from dtrain.core.tensor import Memory
+from dtrain.core.tensor import Borrow, Memory
 
 
 class DeviceMemory(Memory):
-    """Row-major arrays of cupy on the GPU that was the current one when this was made.
+    """Row-major arrays of cupy on the GPU that is the current one. Engines take device_memory's.
 
     cupy's own pool hands out what has been given back, in the order of the stream: blobs whose lives don't overlap
     have the same memory, without a pool of ours.
     """
 
     name = "device"
+    has_addresses = True
 
     def __init__(self, cupy: ModuleType) -> None:
         self._cupy: Any = cupy
@@ -26,6 +29,10 @@ class DeviceMemory(Memory):
     def allocate(self, count: int, dtype: DTypeLike) -> Any:
         """Return zeros (count,) on the device."""
         return self._cupy.zeros(count, dtype)
+
+    def borrow(self, borrow: Borrow, count: int, dtype: DTypeLike) -> Any:
+        """Return a piece of cupy's pool, whatever is there."""
+        return self._cupy.empty(count, dtype)
 
     def view(self, storage: Any, shape: tuple[int, ...]) -> Any:
         """Return a view of cupy's."""
@@ -38,3 +45,28 @@ class DeviceMemory(Memory):
     def to_host(self, storage: Any, host: NDArray[Any]) -> None:
         """Wait for what the device was given so far, and copy."""
         storage.get(out=host)
+
+    def take(self, source: Memory, values: Any, storage: Any) -> bool:
+        """Convert what lies on the GPU in another layout."""
+        if not isinstance(source, DeviceLayout):
+            return False
+        source.to_plain(values, storage)
+        return True
+
+
+class DeviceLayout(Memory):
+    """Values on the GPU in another order or type than DeviceMemory has them."""
+
+    @abstractmethod
+    def to_plain(self, values: Any, plain: Any) -> None:
+        """Write `values` as float32 in row-major order into the device array `plain`."""
+
+
+def device_memory(cupy: ModuleType) -> DeviceMemory:
+    """Return the memory of the current GPU, the same one each time, so that nets of several engines share values."""
+    return _memory_of(cupy, int(cupy.cuda.runtime.getDevice()))
+
+
+@cache
+def _memory_of(cupy: ModuleType, number: int) -> DeviceMemory:
+    return DeviceMemory(cupy)

@@ -2,7 +2,8 @@
 
 A process reads lines and answers each by a line of JSON. A number: the seconds of so many iterations; another word:
 what the process knows under that name; "peak_mb": the most memory that it had. Its first line says that it is ready.
-On one thread seconds are those of the processor, since machines are busy; on several they are the clock's.
+On one thread seconds are those of the processor, since machines are busy; on several they are the clock's. A process
+that computes on a GPU tells the seconds itself, by CUDA's events.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,16 +38,27 @@ def made_up_batch(net: caffe_pb2.NetParameter) -> dict[str, NDArray[np.float32]]
     }
 
 
-def take_turns(steps: Callable[[int], object], answers: Mapping[str, Callable[[], Any]]) -> None:
-    """Answer lines until there are none."""
+def take_turns(
+    steps: Callable[[int], object],
+    answers: Mapping[str, Callable[[], Any]],
+    seconds_of: Callable[[Callable[[], object]], float] | None = None,
+) -> None:
+    """Answer lines until there are none. seconds_of: runs what it is given and says how long that took."""
+    answers = {"peak_mb": _peak_mb, **answers}
     print(json.dumps("ready"), flush=True)
     for line in map(str.strip, sys.stdin):
         if line.isdecimal():
-            began = now()
-            steps(int(line))
-            answer: Any = now() - began
-        elif line == "peak_mb":
-            answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            answer: Any = (seconds_of or _seconds)(partial(steps, int(line)))
         else:
             answer = answers[line]()
         print(json.dumps(answer), flush=True)
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    began = now()
+    run()
+    return now() - began

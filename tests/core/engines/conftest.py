@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dtrain.core.blob import Blob
 from dtrain.core.engines import create_engine
 from dtrain.core.engines.onednn.library import MissingLibrary
+from tests.played.cudnn import play_cudnn
 from tests.played.cupy import play_cupy
 
 Array = NDArray[np.float64]
@@ -27,6 +28,7 @@ RIGS = [
     ("onednn", np.float32, 1e-5, 1e-4),
     ("cupy", np.float64, 1e-12, 1e-7),
     ("cupy", np.float32, 1e-5, 1e-4),
+    ("cudnn", np.float32, 1e-5, 1e-4),
 ]
 
 STEP = 1e-5  # of the central differences: their error is of the order of its square
@@ -115,9 +117,11 @@ class Rig:
 
 @pytest.fixture(params=RIGS, ids=lambda row: f"{row[0]}-{np.dtype(row[1]).name}")
 def rig(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Rig:
-    """Return the rig of each engine and dtype in turn; that of cupy is played, for want of a GPU."""
+    """Return the rig of each engine and dtype in turn; those of GPUs are played, for want of one."""
     if request.param[0] == "cupy":
         play_cupy(monkeypatch)
+    if request.param[0] == "cudnn":
+        play_cudnn(monkeypatch)
     try:
         return Rig(*request.param)
     except MissingLibrary:

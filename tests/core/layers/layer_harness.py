@@ -27,6 +27,7 @@ from dtrain.core.layers.layer import InPlace
 from dtrain.core.random_streams import RandomStreams
 from dtrain.data.sampler import Shard
 from dtrain.proto import caffe_pb2
+from tests.played.cudnn import play_cudnn
 from tests.played.cupy import play_cupy
 
 Array = NDArray[Any]
@@ -338,6 +339,13 @@ def check_cupy(row: Row) -> None:
         _check_engine(row, "cupy")
 
 
+def check_cudnn(row: Row) -> None:
+    """The cudnn engine does, on a played cuDNN."""
+    with pytest.MonkeyPatch.context() as patch:
+        play_cudnn(patch)
+        _check_engine(row, "cudnn")
+
+
 def _check_engine(row: Row, engine: str) -> None:
     may_be_in_place = LAYERS[row.type].in_place is InPlace.YES and row.in_place
     for phase, in_place in itertools.product(row.phases, (False, True) if may_be_in_place else (False,)):
@@ -378,7 +386,7 @@ def cases(rows: Iterable[Row]) -> list[Any]:
 def _checks_of(row: Row) -> list[Callable[[Row], None]]:
     layer_class = LAYERS[row.type]
     checks: list[Callable[[Row], None]] = [check_forward]
-    checks += [check_onednn, check_cupy]
+    checks += [check_onednn, check_cupy, check_cudnn]
     checks += [check_batch_sizes] if row.batches else []
     checks += (
         [check_gradient, check_diff_rules, check_what_backward_reads]

@@ -10,10 +10,12 @@ import pytest
 
 from dtrain.core import pycaffe as caffe
 from dtrain.core.errors import UserError
+from dtrain.dist.communicator import Communicator
 from tests.conftest import Mpirun
 from tests.core.conftest import WriteModule
 from tests.core.pycaffe.conftest import GRADIENT, WEIGHTS, X, Z
 from tests.core.solver.small_runs import write_database
+from tests.played.cupy import play_cupy
 
 
 @pytest.fixture
@@ -338,3 +340,25 @@ def test_python_layers_learn_alike_on_two_ranks_from_each_ranks_numbers(
     run = mpirun(2, ["script.py"], cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     assert sorted(run.stdout.splitlines()) == ["0 2 [-2.25, -2.25]", "1 2 [-2.25, -2.25]"]
+
+
+@pytest.mark.parametrize("is_mode_gpu", [True, False])
+def test_solver_in_mode_gpu_lets_gradients_travel_between_gpus(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, is_mode_gpu: bool
+) -> None:
+    joined: list[int | None] = []
+
+    def join(host: Communicator, device: int | None) -> Communicator:
+        joined.append(device)
+        return host
+
+    play_cupy(monkeypatch, num_devices=2)
+    monkeypatch.setattr("dtrain.core.engines.GPU_ENGINES", ("cupy",))
+    monkeypatch.setattr("dtrain.core.pycaffe.solver.join_gpus", join)
+    caffe.set_device(1)
+    if is_mode_gpu:
+        caffe.set_mode_gpu()
+    solver = caffe.SGDSolver("solver.prototxt")
+    assert joined == [1] * is_mode_gpu
+    solver.step(1)
+    assert solver.iter == 1

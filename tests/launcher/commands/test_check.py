@@ -8,6 +8,7 @@ import pytest
 
 from dtrain.launcher.commands.check import is_net_file
 from dtrain.launcher.main import main
+from tests.played.cupy import play_cupy
 
 
 @pytest.mark.parametrize(
@@ -82,3 +83,36 @@ def test_check_of_a_net_with_mistakes_in_each_phase_tells_all(
         "TEST",
     ]
     assert "Traceback" not in captured.err
+
+
+def test_check_of_a_solver_with_a_gpu_builds_its_nets_there(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play_cupy(monkeypatch, num_devices=2)
+    assert main(["check", "solver.prototxt", "--gpu", "1", "--engine", "cupy"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("1 rank, engine cupy: cupy played, GPU 1 (Played 1)")
+    assert lines[-1] == "ok"
+
+
+def test_check_of_a_solver_whose_device_id_is_no_gpu_says_where(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play_cupy(monkeypatch, num_devices=2)
+    with (run_folder / "solver.prototxt").open("a") as solver:
+        solver.write("solver_mode: GPU\ndevice_id: 2\n")
+    assert main(["check", "solver.prototxt"]) == 2
+    assert "solver.prototxt:12: device_id must be 0 to 1 on " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option", [["--gpu", "0"], ["--engine", "cudnn"], ["--engine", "cupy"], ["--communicator", "nccl"]]
+)
+def test_check_simulate_with_gpus_is_a_sentence(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], option: list[str]
+) -> None:
+    question = ["--simulate", "2x2", "--link", "10GB/s,5us"]
+    assert main(["check", "solver.prototxt", *question, *option]) == 2
+    assert (
+        f"--simulate: it measures on a CPU, got {' '.join(option)}; leave that out" in capsys.readouterr().err
+    )

@@ -14,6 +14,7 @@ from dtrain.core.snapshots import LayerRecord, write_caffemodel
 from dtrain.launcher.commands.test import mean_lines
 from dtrain.launcher.main import main
 from dtrain.proto import caffe_pb2
+from tests.played.cupy import play_cupy
 
 
 @pytest.fixture
@@ -86,3 +87,13 @@ def test_test_in_bf16_rounds_the_weights(run_folder: Path, capsys: pytest.Captur
         losses.append(messages(capsys.readouterr().err)[-2])
     assert losses[0] == "Loss: 2.5"
     assert losses[1] != losses[0]
+
+
+def test_test_on_a_gpu_has_the_cpus_scores(
+    weights: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cupy = play_cupy(monkeypatch, num_devices=2)
+    arguments = ["test", "--model", "net.prototxt", "--weights", weights, "--iterations", "2"]
+    assert main([*arguments, "--engine", "cupy", "--gpu", "1"]) == 0
+    assert messages(capsys.readouterr().err)[-2] == f"Loss: {LOSS}"
+    assert cupy.cuda.runtime.getDevice() == 1

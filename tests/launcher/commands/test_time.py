@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dtrain.launcher.main import main
+from tests.played.cupy import play_cupy
 
 
 def test_time_of_a_small_net_logs_each_layer_both_ways(
@@ -42,3 +43,12 @@ def test_time_of_an_unknown_phase_lists_the_known(
 def test_time_in_bf16_says_so(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["time", "--model", "net.prototxt", "--iterations", "1", "--precision", "bf16"]) == 0
     assert re.search(r"\] Using onednn: oneDNN [\d.]+, bf16, ", capsys.readouterr().err)
+
+
+def test_time_on_a_gpu_says_which(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play_cupy(monkeypatch, num_devices=2)
+    arguments = ["time", "--model", "net.prototxt", "--iterations", "1", "--engine", "cupy", "--gpu", "1"]
+    assert main(arguments) == 0
+    assert "] Using cupy: cupy played, GPU 1 (Played 1)\n" in capsys.readouterr().err

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 from dtrain.core.errors import UserError
+from dtrain.core.snapshots import load_weights
 from dtrain.launcher.commands import train
 from dtrain.launcher.commands.train import add_arguments, check_flags, run
 from dtrain.launcher.main import main
 from dtrain.proto import caffe_pb2
 from tests.conftest import Mpirun
 from tests.core.solver.small_runs import DROPOUT, SmallRuns, write_database
+from tests.played.cupy import play_cupy
 
 
 def parse(*arguments: str) -> argparse.Namespace:
@@ -109,15 +111,42 @@ def test_train_that_early_stopping_ends_is_done(run_folder: Path, capsys: pytest
     assert logged[-1] == "Optimization Done."
 
 
-def test_train_with_gpu_mode_in_the_file_says_that_the_cpu_computes(
-    run_folder: Path, capsys: pytest.CaptureFixture[str]
+def test_train_without_a_gpu_says_that_the_cpu_computes_if_the_file_says_gpu(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    play_cupy(monkeypatch, num_devices=0)
+    run(parse())
+    assert "GPU" not in capsys.readouterr().err
     with (run_folder / "solver.prototxt").open("a") as solver:
         solver.write("solver_mode: GPU\n")
     run(parse())
     assert (
-        "solver.prototxt:11: solver_mode is GPU; this release computes on the CPU" in capsys.readouterr().err
+        "solver.prototxt:11: solver_mode is GPU, but the CPU computes: CUDA must" in capsys.readouterr().err
     )
+
+
+def test_train_with_a_gpu_asked_for_and_none_there_is_a_users_mistake(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play_cupy(monkeypatch, num_devices=0)
+    assert main(["train", "--solver", "solver.prototxt", "--gpu", "0"]) == 2
+    assert "--gpu 0: CUDA must find a GPU that it can use, got cudaErrorNoDevice" in capsys.readouterr().err
+
+
+def test_train_with_a_gpu_trains_on_it_to_the_cpus_weights(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = []
+    for flags in (["--engine", "reference"], ["--gpu", "1", "--engine", "cupy"]):
+        cupy = play_cupy(monkeypatch, num_devices=2)
+        assert run(parse(*flags)) == 0
+        layers = load_weights("snapshots/tiny_iter_6.caffemodel")
+        weights.append([np.array(blob) for layer in layers for blob in layer.blobs])
+    assert cupy.cuda.runtime.getDevice() == 1
+    assert "Using cupy: cupy played, GPU 1 (Played 1); ranks: 1" in capsys.readouterr().err
+    assert [blob.shape for blob in weights[0]] == [(2, 3), (2,)]
+    for cpu, gpu in zip(*weights, strict=True):
+        np.testing.assert_allclose(gpu, cpu, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.usefixtures("bf16")
@@ -144,7 +173,7 @@ def test_train_in_bf16_on_an_engine_without_is_a_users_mistake(
 ) -> None:
     arguments = ["train", "--solver", "solver.prototxt", "--precision", "bf16", "--engine", "reference"]
     assert main(arguments) == 2
-    sentence = "engine reference: precision must be FLOAT32, got BF16; BF16 needs engine onednn"
+    sentence = "engine reference: precision must be FLOAT32, got BF16; BF16 needs engine cudnn or onednn"
     assert capsys.readouterr().err.splitlines()[-1] == sentence
 
 
@@ -258,7 +287,6 @@ def test_train_with_a_global_batch_that_cannot_be_is_a_users_mistake(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--gpu", "0"], "--gpu: must be left out, got 0"),
         (["--snapshot", "a", "--weights", "b"], "only one of --snapshot and --weights may be given"),
         (["--snapshot", "a", "--resume", "auto"], "only one of --snapshot and --resume may be given"),
         (["--keep-blobs", "--recompute"], "only one of --keep-blobs and --recompute may be given"),

@@ -32,7 +32,12 @@ from dtrain.launcher.gpus import NO_GPU_ENGINE
 from dtrain.launcher.job import open_job
 from dtrain.launcher.progress import ProgressObserver
 from dtrain.launcher.signals import EFFECTS, signal_effects, signals_handled
-from dtrain.launcher.synthetic import add_synthetic_option, make_up_all, warn_of_made_up
+from dtrain.launcher.synthetic import (
+    add_synthetic_option,
+    hint_at_made_up,
+    make_up_all,
+    warn_of_made_up,
+)
 from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)
@@ -105,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
         recipe = job.together(lambda: chosen_recipe(args, job.communicator.world_size))
         warn_of_gpu_mode(recipe)
         warn_of_made_up(args.synthetic, job.is_first)
+        hint_at_made_up(recipe, args.synthetic, job.is_first)
         engine = job.together(lambda: create_engine(args.engine, recipe.precision))
         log.info("Using %s; ranks: %d", engine.describe(), job.communicator.world_size)
         log.info("Communicator: %s (%s)", job.communicator.name, job.communicator.reason)

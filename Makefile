@@ -12,6 +12,8 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# Without bytecode each of the hundreds of processes that tests start would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL: # two pips must not work in one environment
 .PHONY: help demo test check fuzz faults mpich gpu bench proto clean
 

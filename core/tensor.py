@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -114,7 +113,6 @@ class Storage:
     """
 
     __slots__ = (
-        "_borrowed",
         "capacity",
         "copies",
         "dtype",
@@ -134,7 +132,6 @@ class Storage:
         self.is_placed = False
         self.pool = pool
         self.given_back = ""
-        self._borrowed: dict[Memory, NDArray[Any]] = {}
 
     def is_valid(self, memory: Memory) -> bool:
         """Return whether the copy in `memory` has the newest values for sure."""
@@ -143,25 +140,24 @@ class Storage:
         return memory in self.valid
 
     def make_valid(self, memory: Memory) -> None:
-        """Bring the newest values into `memory`; values never written are zero."""
+        """Bring the newest values into `memory`, which has them not; values never written are zero."""
         is_old = memory in self.copies  # and may have values of before clear()
-        storage = self.ensure(memory)
-        if not self.valid and (is_old or self.pool is not None):
-            storage[...] = 0
-        elif self.valid and not self.is_valid(memory) and not self._take(memory, storage):
+        array = self.ensure(memory)
+        if not self.valid:
+            if is_old or self.pool is not None:
+                array[...] = 0
+        elif HOST in self.valid or not self._take(memory, array):
             if HOST not in self.valid:
                 source = self._sources()[0]
                 source.to_host(self.copies[source], self.ensure(HOST))
                 self.valid.add(HOST)
             if memory is not HOST:
-                memory.from_host(self.copies[HOST], storage)
+                memory.from_host(self.copies[HOST], array)
         self.valid.add(memory)
 
-    def _take(self, memory: Memory, storage: Any) -> bool:
+    def _take(self, memory: Memory, array: Any) -> bool:
         """Copy straight from another memory, if one is near enough; else the host is between them."""
-        return HOST not in self.valid and any(
-            memory.take(source, self.copies[source], storage) for source in self._sources()
-        )
+        return any(memory.take(source, self.copies[source], array) for source in self._sources())
 
     def _sources(self) -> list[Memory]:
         """Return where the newest values are, the finest first; of equals the oldest, so that runs do the same."""
@@ -174,17 +170,15 @@ class Storage:
 
         Raises UserError if the values were given back.
         """
-        if memory not in self.copies:
+        array = self.copies.get(memory)
+        if array is None:
             if self.given_back:
                 raise UserError(
                     f"{self.given_back}: values must be read before the last layer that needs them is done, got a "
                     "read after that, when other blobs have their memory; keep all blobs (--keep-blobs)"
                 )
-            if self.pool is None:
-                self.copies[memory] = memory.allocate(self.capacity, self.dtype)
-            else:
-                self.copies[memory] = memory.borrow(partial(self._borrow, memory), self.capacity, self.dtype)
-        return self.copies[memory]
+            array = self._make_copy(memory)
+        return array
 
     def clear(self) -> None:
         """Let all values be zero. Memory is only written if somebody may hold the array; else when they are read."""
@@ -193,23 +187,31 @@ class Storage:
         if self.is_shown:
             self.make_valid(HOST)
 
-    def void(self, memory: Memory) -> None:
-        """Have a copy in `memory` that is about to be overwritten; all others are void."""
+    def void(self, memory: Memory) -> Any:
+        """Return the copy in `memory`, which is about to be overwritten; all others are void."""
         self.given_back = ""
-        if memory not in self.copies:
-            self.ensure(memory)
+        array = self.copies.get(memory)
+        if array is None:
+            array = self._make_copy(memory)
         if memory not in self.valid or len(self.valid) > 1:
-            self.valid = {memory}
+            self.void_others(memory)
+        return array
+
+    def void_others(self, memory: Memory) -> None:
+        """Let the copy in `memory` be the only one that is valid. What a pool lent for others goes back to it later:
+        whoever writes over the values may do so while it reads them elsewhere.
+        """
+        self.valid = {memory}
+        if len(self.copies) > 1 and self.pool is not None:
+            self.pool.put_off(self.drop_void)
 
     def drop_void(self) -> None:
         """Give back the memory of copies that are not valid: they may be of layouts for another shape.
 
         That of the host is kept, for people and arenas may hold it, unless it is borrowed.
         """
-        if len(self.copies) <= len(self.valid):  # of most, which are asked after each layer
-            return
         for memory in [memory for memory in self.copies if memory not in self.valid]:
-            if memory is not HOST or (memory in self._borrowed and not self.is_shown):
+            if memory is not HOST or (self._is_borrowed(self.copies[HOST]) and not self.is_shown):
                 self._drop(memory)
 
     def drop_layouts(self, but: Collection[Memory] = ()) -> None:
@@ -232,9 +234,12 @@ class Storage:
 
         Who reads the values before they are written anew is told that those of `title` are gone.
         """
-        if self.pool is not None and self.copies and self.valid and not self.is_shown:
-            for memory in list(self.copies):
-                self._drop(memory)
+        pool, copies = self.pool, self.copies
+        if pool is not None and copies and self.valid and not self.is_shown:
+            while copies:
+                _, array = copies.popitem()
+                if pool.has_lent(array):
+                    pool.give_back(array)
             self.given_back = title
 
     def stays(self, memory: Memory) -> bool:
@@ -251,7 +256,7 @@ class Storage:
         self.valid.discard(memory)
         if array is not None:
             self.copies[memory] = array
-        return found, self.pool if self._borrowed.pop(memory, None) is not None else None
+        return found, self.pool if self._is_borrowed(found) else None
 
     def replace(self, host: NDArray[Any]) -> None:
         """Let the flat host array, which holds the values already, be the only copy, and stay so."""
@@ -260,40 +265,54 @@ class Storage:
         self.copies = {HOST: host}
         self.valid = {HOST}
 
-    def _borrow(self, memory: Memory, num_bytes: int, dtype: DTypeLike) -> NDArray[Any]:
-        assert self.pool is not None
-        piece = self._borrowed[memory] = self.pool.lend(num_bytes, dtype)
-        return piece
+    def _make_copy(self, memory: Memory) -> Any:
+        if self.pool is None:
+            array = memory.allocate(self.capacity, self.dtype)
+        else:
+            array = memory.borrow(self.pool.lend, self.capacity, self.dtype)
+        self.copies[memory] = array
+        return array
+
+    def _is_borrowed(self, array: Any) -> bool:
+        return self.pool is not None and self.pool.has_lent(array)
 
     def _drop(self, memory: Memory) -> None:
-        del self.copies[memory]
-        piece = self._borrowed.pop(memory, None)
-        if piece is not None and self.pool is not None:
-            self.pool.give_back(piece)
+        array = self.copies.pop(memory)
+        if self.pool is not None and self.pool.has_lent(array):
+            self.pool.give_back(array)
 
 
 class Tensor:
     """An array of a shape over a storage that other tensors may share."""
 
-    __slots__ = ("_views", "count", "shape", "storage")
+    __slots__ = ("_array", "_memory", "_view", "count", "shape", "storage")
 
     def __init__(self, shape: tuple[int, ...] = (0,), dtype: DTypeLike = np.float32) -> None:
         self.shape = tuple(shape)
         self.count = math.prod(self.shape)
         self.storage = Storage(self.count, dtype)
-        self._views: dict[Memory, tuple[Any, Any]] = {}  # memory → (values, their view in this shape)
+        self._memory: Memory | None = None
+        self._array: Any = None  # the storage's copy there, as it was last
+        self._view: Any = None  # the same in this shape
 
     def read(self, memory: Memory = HOST) -> Any:
         """Return the valid values in `memory`; the caller must not change them."""
         storage = self.storage
         if (memory not in storage.valid or storage.is_shown) and not storage.is_valid(memory):
             storage.make_valid(memory)
-        return self._view(memory)
+        array = storage.copies.get(memory)
+        if array is None:
+            array = storage.ensure(memory)
+        if array is self._array and memory is self._memory:
+            return self._view
+        return self._make_view(memory, array)
 
     def write(self, memory: Memory = HOST) -> Any:
         """Return an array in `memory` that the caller overwrites in full; other copies become void."""
-        self.storage.void(memory)
-        return self._view(memory)
+        array = self.storage.void(memory)
+        if array is self._array and memory is self._memory:
+            return self._view
+        return self._make_view(memory, array)
 
     def join(self, memory: Memory = HOST) -> tuple[Any, bool]:
         """Return an array in `memory` for values that join those before them, and whether there are any: the caller
@@ -307,7 +326,7 @@ class Tensor:
         """Return the valid values in `memory` for changing; other copies become void."""
         array = self.read(memory)
         if len(self.storage.valid) > 1:
-            self.storage.valid = {memory}
+            self.storage.void_others(memory)
         return array
 
     def show(self) -> Any:
@@ -327,7 +346,7 @@ class Tensor:
             return
         self.shape = tuple(shape)
         self.count = math.prod(self.shape)
-        self._views.clear()
+        self._forget_view()
         if self.count > self.storage.capacity:
             self.storage = Storage(self.count, self.storage.dtype, self.storage.pool)
         else:
@@ -338,7 +357,7 @@ class Tensor:
         assert self.count == other.count, f"cannot share {other.shape} as {self.shape}"
         if self.storage is not other.storage:
             self.storage = other.storage
-            self._views.clear()
+            self._forget_view()
 
     def move_into(self, host: NDArray[Any]) -> None:
         """Keep the values in the flat array `host` (a slice of an arena) from now on, also for the tensors that
@@ -347,13 +366,14 @@ class Tensor:
         assert host.shape == (self.count,), f"a tensor of {self.count} values does not fit {host.shape}"
         host[...] = self.read().reshape(-1)
         self.storage.replace(host)
-        self._views.clear()  # they would keep the memory that the values have left
+        self._forget_view()  # it would keep the memory that the values have left
 
-    def _view(self, memory: Memory) -> Any:
-        values = self.storage.copies.get(memory)
-        if values is None:
-            values = self.storage.ensure(memory)
-        cached = self._views.get(memory)
-        if cached is None or cached[0] is not values:  # the storage may have moved into an arena
-            cached = self._views[memory] = (values, memory.view(values, self.shape))
-        return cached[1]
+    def _make_view(self, memory: Memory, array: Any) -> Any:
+        """Return the storage's array in this shape, and keep it, unless it costs nothing and another is kept."""
+        view = memory.view(array, self.shape)
+        if view is not array or self._memory is None or self._memory is memory:
+            self._memory, self._array, self._view = memory, array, view
+        return view
+
+    def _forget_view(self) -> None:
+        self._memory = self._array = self._view = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,11 +19,15 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class LayerTimes:
-    """Milliseconds of each layer in each iteration. forward_ms, backward_ms: (iterations, layers)."""
+    """Milliseconds of each layer in each iteration. forward_ms, backward_ms: (iterations, layers).
+
+    again_ms: those of backward_ms in which layers ran forward again before that layer's backward; none by default.
+    """
 
     names: tuple[str, ...]
     forward_ms: np.ndarray
     backward_ms: np.ndarray
+    again_ms: np.ndarray = field(default_factory=lambda: np.zeros((1, 1)))
 
 
 def time_layers(
@@ -34,26 +38,46 @@ def time_layers(
 ) -> LayerTimes:
     """Run the net forward and backward `num_iterations` times and return how long each layer took.
 
+    What a net that shares memory does beside its layers counts as theirs: it gives memory back, and may recompute.
+
     Arguments:
         on_iteration: called after each with its number, from 1, and its milliseconds.
         clock: returns seconds.
     """
     num_layers = len(net.layers)
-    forward_ms, backward_ms = np.zeros((2, num_iterations, num_layers))
+    callbacks = net.callbacks
+    forward_ms, backward_ms, again_ms = np.zeros((3, num_iterations, num_layers))
     for k in range(num_iterations):
         for i in range(num_layers):
-            forward_ms[k, i] = _time_ms(clock, net.forward_layer, i)
+            forward_ms[k, i] = _time_ms(clock, (net.forward_layer, *callbacks.done_forward), i)
         for i in reversed(range(num_layers)):
-            backward_ms[k, i] = _time_ms(clock, net.backward_layer, i)
+            if callbacks.before_backward:
+                again_ms[k, i] = _time_ms(clock, callbacks.before_backward, i)
+            backward_ms[k, i] = (
+                _time_ms(clock, (net.backward_layer, *callbacks.done_backward), i) + again_ms[k, i]
+            )
         net.clear_param_diffs()
         on_iteration(k + 1, float(forward_ms[k].sum() + backward_ms[k].sum()))
-    return LayerTimes(tuple(net.layer_names), forward_ms, backward_ms)
+    return LayerTimes(tuple(net.layer_names), forward_ms, backward_ms, again_ms)
 
 
-def _time_ms(clock: Clock, run_layer: Callable[[int], object], i: int) -> float:
+def _time_ms(clock: Clock, calls: Sequence[Callable[[int], object]], i: int) -> float:
     began = clock()
-    run_layer(i)
+    for call in calls:
+        call(i)
     return (clock() - began) * 1e3
+
+
+def again_line(times: LayerTimes) -> str:
+    """Return the line on what it costs that layers run forward again; "" if none do."""
+    again, backward = times.again_ms.mean(axis=0), times.backward_ms.mean(axis=0)
+    if not again.any():
+        return ""
+    whole = float(times.forward_ms.mean(axis=0).sum() + backward.sum())
+    return (
+        f"  recomputing: {again.sum():.3f} ms of it, {again.sum() / whole:.1%}, for layers that run forward again;"
+        " in bwd ms of the layer that waits for them"
+    )
 
 
 def time_lines(times: LayerTimes) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from dataclasses import replace
 
 from dtrain.core.graph.net_recipe import NetRecipe
@@ -48,6 +49,16 @@ def make_up_all(recipe: Recipe, synthetic: Synthetic | None) -> Recipe:
     """Return a solver's `recipe` with made-up records in all its nets, if they are asked for."""
     tests = tuple(make_up(test, synthetic) for test in recipe.tests)
     return replace(recipe, train=make_up(recipe.train, synthetic), tests=tests)
+
+
+def hint_at_made_up(recipe: Recipe, synthetic: Synthetic | None, is_first: bool = True) -> None:
+    """Say in the log of rank 0 that records can be made up, if those of the train net are not there."""
+    layers = recipe.train.document.message.layer if synthetic is None and is_first else ()
+    for layer in layers:
+        source = layer.data_param.source or layer.image_data_param.source or layer.hdf5_data_param.source
+        if source and not os.path.exists(source):
+            log.info("%s is not there; to run without it, on made-up records: --synthetic", source)
+            return
 
 
 def warn_of_made_up(synthetic: Synthetic | None, is_first: bool = True) -> None:

@@ -4,6 +4,7 @@ lines that are printed at the end.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -39,6 +40,12 @@ class Mpirun(Protocol):
         cwd: str | os.PathLike[str] = ROOT,
         python: str = sys.executable,
     ) -> subprocess.CompletedProcess[str]: ...
+
+
+def pytest_collection_finish() -> None:
+    """Take what is there before the first test, modules and thousands of tests, out of the collector's rounds."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

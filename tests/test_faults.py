@@ -216,5 +216,5 @@ def test_draw_fault_gives_each_kind_once_in_a_row_and_the_same_again() -> None:
 def test_run_job_that_hangs_is_ended_and_what_it_leaves_behind_is_named(tmp_path: Path) -> None:
     hanging = run_job(["sleep", "60"], os.environ, tmp_path, hang_s=0.2)
     assert (hanging.exit_code, hanging.orphans) == (None, ("sleep 60",))
-    leaving = run_job(["sh", "-c", "setsid sleep 61 & exit 7"], os.environ, tmp_path)
+    leaving = run_job(["sh", "-c", "setsid sleep 61 & exit 7"], os.environ, tmp_path, linger_s=2.0)
     assert (leaving.exit_code, leaving.orphans) == (7, ("sleep 61",))

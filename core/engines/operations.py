@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -68,8 +68,7 @@ class WeightedOperation(Protocol):
         """Compute the wanted ones of x.diff (overwritten), weight.diff and bias.diff (accumulated)."""
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """Which gradients a backward pass is to compute."""
 
     x: bool = True

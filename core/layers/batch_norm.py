@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from typing import Any
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines.operations import BatchNormOperation, BatchNormSpec
@@ -71,24 +71,39 @@ class BatchNorm(Layer):
         eps = self.param.batch_norm_param.eps
         self.spec = BatchNormSpec(shape, eps, not self.global_statistics)
         self.operation = self._create_operation(self.spec)
+        self._num_values, self._numbers = 0, self._make_numbers(0)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Normalise; without global statistics also update the running sums."""
-        with self.statistics(bottom[0].count):
-            self.operation.forward(bottom[0], top[0], self.mean, self.variance, self.runs_backward)
+        self.prepare_statistics()
+        self.operation.forward(bottom[0], top[0], self.mean, self.variance, self.runs_backward)
+        self.enter_statistics(bottom[0].count)
 
-    @contextmanager
-    def statistics(self, count: int) -> Iterator[None]:
-        """Have mean and variance ready if they are given; else take those that the body computes into running sums.
+    def prepare_statistics(self) -> None:
+        """With global statistics give mean and variance the running ones."""
+        if self.global_statistics:
+            factor = self.blobs[2].read_data(self.memory)
+            divisor = self.xp.where(factor == 0, self.xp.inf, factor)  # nothing seen yet: both are 0
+            for target, total in zip((self.mean, self.variance), self.blobs, strict=False):
+                target.write_data(self.memory)[...] = total.read_data(self.memory) / divisor
 
-        count: of the values that are normalised.
+    def enter_statistics(self, count: int) -> None:
+        """Without global statistics enter mean and variance, which were computed of `count` values, into the running
+        sums.
         """
         if self.global_statistics:
-            self._read_running_statistics()
-        yield
-        if not self.global_statistics:
-            ranks = self.synchronised
-            self._update_running_sums(ranks.values_per_channel if ranks else count // self.num_channels)
+            return
+        ranks = self.synchronised
+        num_values = ranks.values_per_channel if ranks else count // self.num_channels
+        if num_values != self._num_values:
+            self._num_values = num_values
+            self._numbers = self._make_numbers(num_values)
+        unbiased, fraction, one = self._numbers
+        mean, variance = self.mean.read_data(self.memory), self.variance.read_data(self.memory)
+        for blob, value in zip(self.blobs, (mean, variance * unbiased, one), strict=True):
+            total = blob.update_data(self.memory)
+            total *= fraction
+            total += value
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Compute the bottom's gradient, through the batch's own statistics where they were used."""
@@ -113,20 +128,14 @@ class BatchNorm(Layer):
         operation: BatchNormOperation = self.engine.create(spec)
         return operation
 
-    def _read_running_statistics(self) -> None:
-        factor = self.blobs[2].read_data(self.memory)
-        divisor = self.xp.where(factor == 0, self.xp.inf, factor)  # nothing seen yet: both are 0
-        for target, total in zip((self.mean, self.variance), self.blobs, strict=False):
-            target.write_data(self.memory)[...] = total.read_data(self.memory) / divisor
-
-    def _update_running_sums(self, num_values: int) -> None:
+    def _make_numbers(self, num_values: int) -> list[Any]:
+        """Return what the running sums are made with, as arrays without axes: numpy takes longer with a Python float
+        than with the few values that it multiplies by it.
+        """
         unbiased = num_values / (num_values - 1) if num_values > 1 else 1.0
-        fraction = self.param.batch_norm_param.moving_average_fraction
-        added = (self.mean.read_data(self.memory), unbiased * self.variance.read_data(self.memory), 1.0)
-        for blob, value in zip(self.blobs, added, strict=True):
-            total = blob.update_data(self.memory)
-            total *= fraction
-            total += value
+        fraction, dtype = self.param.batch_norm_param.moving_average_fraction, self.blobs[0].dtype
+        numbers = (unbiased, self.mean.dtype), (fraction, dtype), (1.0, dtype)
+        return [self.xp.asarray(value, of) for value, of in numbers]
 
 
 def _num_channels(shape: tuple[int, ...]) -> int:

@@ -8,6 +8,7 @@ core/solver/gradient_exchange.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ class Arena:
         allocate: gives the memory of the diffs, zeros that start on a cache line: a communicator's allocate.
 
     params: the same in the order in which they lie here: those that learn as backward makes them ready, then those
-    with lr_mult 0. places: where each one's diff is in `reduced`.
+    with lr_mult 0. places: where each one's diff is in `reduced`. places_in_data: where its values are in `data`, and
+    the diff in `diff`.
 
     data, diff, reduced (the extra values and diff) and extra are host arrays. An engine may hold newer values
     elsewhere, so ask for them by the methods.
@@ -41,7 +43,7 @@ class Arena:
     def __init__(
         self, params: Sequence[Param], num_extra: int = 0, allocate: Allocate = aligned_zeros
     ) -> None:
-        as_ready = list(reversed(params))
+        as_ready = _as_ready(params)
         learned = [param for param in as_ready if param.learning_rate_multiplier]
         self.params = learned + [param for param in as_ready if not param.learning_rate_multiplier]
         num_before = _round_up(num_extra)
@@ -50,13 +52,14 @@ class Arena:
         for param in self.params:
             self.places.append(slice(end, end + param.blob.count))
             end += _round_up(param.blob.count)  # each param starts on a cache line
+        self.places_in_data = [slice(p.start - num_before, p.stop - num_before) for p in self.places]
         self.data: Array = aligned_zeros(end - num_before)
         self.reduced: Array = allocate(end, np.dtype(np.float32))
         self.diff = self.reduced[num_before:]
         self.extra = self.reduced[:num_extra]
-        for param, place in zip(self.params, self.places, strict=True):
-            param.blob.data_tensor.move_into(self.data[place.start - num_before : place.stop - num_before])
-            param.blob.diff_tensor.move_into(self.reduced[place])
+        for param, place in zip(self.params, self.places_in_data, strict=True):
+            param.blob.data_tensor.move_into(self.data[place])
+            param.blob.diff_tensor.move_into(self.diff[place])
 
     def update_data(self) -> Array:
         """Return the data of all params for changing: the newest values, and the only ones from now on."""
@@ -75,6 +78,23 @@ class Arena:
         for param in self.params:
             param.blob.clear_diff()
         self.extra[...] = 0
+
+
+def _as_ready(params: Sequence[Param]) -> list[Param]:
+    """Return `params` in the order in which backward makes them ready: the last layer first. Those of one layer are
+    ready together; they are turned round where that brings like to like (biases, weights), which updates then join.
+    """
+    ordered: list[Param] = []
+    for _, of_layer in groupby(reversed(params), key=lambda param: param.layer_index):
+        group = list(of_layer)
+        if ordered and _kind(ordered[-1]) == _kind(group[-1]):
+            group.sort(key=lambda param: _kind(param) != _kind(ordered[-1]))
+        ordered += group
+    return ordered
+
+
+def _kind(param: Param) -> tuple[float, float, bool]:
+    return param.learning_rate_multiplier, param.decay_multiplier, param.is_bias
 
 
 def swap_values(left: Array, right: Array) -> None:

@@ -8,7 +8,7 @@ one after the other and leave nothing in it. With recomputation (recomputation.p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 from dtrain.core.layers.layer import Layer
 from dtrain.core.layers.parts.reading import ReadingLayer
@@ -77,6 +77,7 @@ class _Sharing:
     def __init__(self, net: Net, again: Again, pool: MemoryPool) -> None:
         self._net = net
         self._again = again
+        self._pool = pool
         self._runs_again = {i for layers in again.values() for i in layers}
         for layer in net.layers if net.phase != caffe_pb2.TRAIN else ():
             layer.runs_backward = False  # nothing would be left to run it on
@@ -89,16 +90,17 @@ class _Sharing:
             [[(tensors[value], str(value)) for value in step] for step in steps]
             for steps in (lifetimes.after_forward, lifetimes.after_again, lifetimes.after_backward)
         )
-        self._weights = [_Weights(net, i, pool) for i in range(len(net.layers))]
-        self._written_forward, self._written_backward = _written(net, tensors)
+        weights = ((i, _Weights(net, i, pool)) for i in range(len(net.layers)))
+        self._weights = {i: each for i, each in weights if each.storages}
 
     def after_forward(self, i: int) -> None:
         """Give back what nobody reads any more once layer i has run forward."""
         if i in self._runs_again:
             let_go(self._net, i)
             self._pass_index = self._net.context.random.pass_index
-        _give_back(self._dead_after_forward[i], self._written_forward[i])
-        self._weights[i].after_forward()
+        self._give_back(self._dead_after_forward[i])
+        if i in self._weights:
+            self._weights[i].after_forward()
 
     def before_backward(self, i: int) -> None:
         """Have computed again what backward of layer i and of those before it needs."""
@@ -106,13 +108,21 @@ class _Sharing:
             run_again(self._net, self._again[i], self._pass_index, self._after_again)
 
     def _after_again(self, i: int) -> None:
-        _give_back(self._dead_after_again[i], self._written_forward[i])
-        self._weights[i].after_forward()
+        self._give_back(self._dead_after_again[i])
+        if i in self._weights:
+            self._weights[i].after_forward()
 
     def after_backward(self, i: int) -> None:
         """Give back what nobody reads any more once layer i has run backward."""
-        _give_back(self._dead_after_backward[i], self._written_backward[i])
-        self._weights[i].after_backward()
+        self._give_back(self._dead_after_backward[i])
+        if i in self._weights:
+            self._weights[i].after_backward()
+
+    def _give_back(self, dead: Sequence[tuple[Tensor, str]]) -> None:
+        """Give back the memory of what is dead, and of layouts of values that have been written over."""
+        for tensor, title in dead:
+            tensor.storage.give_back(title)
+        self._pool.catch_up()
 
 
 class _Weights:
@@ -123,43 +133,24 @@ class _Weights:
 
     def __init__(self, net: Net, i: int, pool: MemoryPool) -> None:
         learns = net.phase == caffe_pb2.TRAIN and any(net.needs[i].params)
-        self._storages = [blob.data_tensor.storage for blob in net.layers[i].blobs] if learns else []
-        self._read: list[Collection[Memory]] = [()] * len(self._storages)
-        for storage in self._storages:
+        self.storages = [blob.data_tensor.storage for blob in net.layers[i].blobs] if learns else []
+        self._read: list[Collection[Memory]] = [()] * len(self.storages)
+        for storage in self.storages:
             storage.drop_layouts()
             storage.pool = pool
 
     def after_forward(self) -> None:
         """Drop the copies that backward will not read."""
-        for storage, read in zip(self._storages, self._read, strict=True):
-            storage.drop_layouts(read)
+        for k, storage in enumerate(self.storages):
+            if len(storage.copies) > 1:
+                storage.drop_layouts(self._read[k])
 
     def after_backward(self) -> None:
         """Drop all copies."""
-        for k, storage in enumerate(self._storages):
-            self._read[k] = self._read[k] or frozenset(storage.copies)
-            storage.drop_layouts()
-
-
-def _give_back(dead: Sequence[tuple[Tensor, str]], written: Sequence[Tensor]) -> None:
-    """Give back the memory of what is dead, and of layouts of values that have been written over."""
-    for tensor, title in dead:
-        tensor.storage.give_back(title)
-    for tensor in written:
-        tensor.storage.drop_void()
-
-
-def _written(net: Net, tensors: Mapping[Value, Tensor]) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-    """Return those of `tensors` that each layer writes: in forward its tops' data, in backward diffs (those of tops
-    too, where layers run as one).
-    """
-    forward, backward = [], []
-    for bottoms, tops in zip(net.bottom_names, net.top_names, strict=True):
-        data = [Value(name) for name in tops]
-        diffs = [Value(name, True) for name in dict.fromkeys((*bottoms, *tops))]
-        forward.append([tensors[value] for value in data if value in tensors])
-        backward.append([tensors[value] for value in diffs if value in tensors])
-    return forward, backward
+        for k, storage in enumerate(self.storages):
+            if len(storage.copies) > 1:
+                self._read[k] = self._read[k] or frozenset(storage.copies)
+                storage.drop_layouts()
 
 
 def _tensor(net: Net, value: Value) -> Tensor:

@@ -25,7 +25,9 @@ from dtrain.core.layers.parts.reading import ReadingLayer
 from dtrain.core.net.callbacks import Callbacks
 from dtrain.core.net.fusion import Group, find_groups
 from dtrain.core.net.params import Param, ParamTable
+from dtrain.core.net.refusals import find_refusals
 from dtrain.core.net.steps import find_steps
+from dtrain.core.tensor import Tensor
 from dtrain.data.errors import DataError
 from dtrain.dist.activity import Activity
 from dtrain.proto import caffe_pb2
@@ -63,8 +65,10 @@ class Net:
         self.param_table = ParamTable()
         self.activity = activity if activity is not None else Activity()
         self.callbacks = Callbacks()
-        self._known_shapes: list[list[tuple[int, ...]]] = []
+        self._known_shapes: list[list[tuple[Tensor, tuple[int, ...]]]] = []  # bottoms, by layer
+        self._weighted_tops: list[list[tuple[Blob, float]]] = []  # those that are part of the loss, by layer
         self.groups: dict[int, Group] = {}
+        self._group_bottoms: dict[int, tuple[list[Blob], list[bool]]] = {}
         self._set_up_layers()
         self.needs = self._find_needs()
         self._forward_words = [_forward_words(layer) for layer in self.layers]
@@ -74,6 +78,9 @@ class Net:
         self.outputs = sorted(name for name in shown if name not in consumed)
         self.inputs = [
             name for i, layer in enumerate(self.layers) if layer.type == "Input" for name in self.top_names[i]
+        ]
+        self._tensors = [
+            tensor for blob in self.blobs.values() for tensor in (blob.data_tensor, blob.diff_tensor)
         ]
         self._plan()
 
@@ -108,12 +115,14 @@ class Net:
     def forward(self, start: int = 0, end: int | None = None) -> float:
         """Run layers start … end (inclusive; to the last by default) and return the sum of their losses."""
         last = len(self.layers) - 1 if end is None else end
-        loss = 0.0
+        loss, calls = 0.0, self.callbacks
         for i in range(start, last + 1):
-            for call in self.callbacks.before_forward:
+            for call in calls.before_forward:
                 call(i)
             loss += self.forward_layer(i)
-            for call in (*self.callbacks.after_forward, *self.callbacks.done_forward):
+            for call in calls.after_forward:
+                call(i)
+            for call in calls.done_forward:
                 call(i)
         if last == len(self.layers) - 1:
             self.context.random.pass_index += 1
@@ -123,44 +132,55 @@ class Net:
     def backward(self, start: int | None = None, end: int = 0) -> None:
         """Run backward from layer `start` (the last by default) down to layer `end`, inclusive."""
         first = len(self.layers) - 1 if start is None else start
+        calls = self.callbacks
         for i in range(first, end - 1, -1):
-            for call in self.callbacks.before_backward:
+            for call in calls.before_backward:
                 call(i)
             self.backward_layer(i)
-            for call in (*self.callbacks.after_backward, *self.callbacks.done_backward):
+            for call in calls.after_backward:
+                call(i)
+            for call in calls.done_backward:
                 call(i)
         self._refresh()
 
     def forward_layer(self, i: int) -> float:
-        """Run layer i forward and return its loss. Raises UserError in the layer's name."""
-        self.activity.doing = self._forward_words[i]
-        layer, bottom, top = self.layers[i], self.bottoms[i], self.tops[i]
-        try:
-            self._reshape_if_needed(i)
-            if group := self.groups.get(i):
-                self._forward_group(group, i)
-            else:
-                layer.forward(bottom, top)
-        except (UserError, DataError) as error:
-            raise self._in_name_of(i, error) from error.__cause__ or error
+        """Run layer i forward and return its loss; a group runs whole when it is the first one's turn.
+
+        Raises UserError in the layer's name.
+        """
+        group = self.groups.get(i)
+        if group is None or i == group.first:
+            self.activity.doing = self._forward_words[i]
+            try:
+                self._reshape_if_needed(i)
+                if group is None:
+                    self.layers[i].forward(self.bottoms[i], self.tops[i])
+                else:
+                    self._forward_group(group)
+            except (UserError, DataError) as error:
+                raise self._in_name_of(i, error) from error.__cause__ or error
         loss = 0.0
-        for blob, weight in zip(top, self.loss_weights[i], strict=True):
-            if weight:
-                loss += weight * float(np.sum(blob.read_data(), dtype=np.float64))
+        for blob, weight in self._weighted_tops[i]:
+            values = blob.read_data()  # mostly one number
+            loss += weight * float(values.sum(dtype=np.float64) if values.shape else values)
         return loss
 
     def backward_layer(self, i: int) -> None:
-        """Run layer i backward, if a gradient is needed from it. Raises UserError in the layer's name."""
-        needs = self.needs[i]
-        if needs.layer:
+        """Run layer i backward, if a gradient is needed from it; a group runs whole when it is the last one's turn.
+
+        Raises UserError in the layer's name.
+        """
+        needs, group = self.needs[i], self.groups.get(i)
+        if needs.layer and (group is None or i == group.last or i in self._refusals):
             self.activity.doing = self._backward_words[i]
             try:
                 if i in self._refusals:
                     raise UserError(*self._refusals[i])
-                if group := self.groups.get(i):
-                    self._backward_group(group, i)
-                else:
+                if group is None:
                     self.layers[i].backward(self.tops[i], needs.bottoms, self.bottoms[i])
+                else:
+                    bottoms, wanted = self._group_bottoms[i]
+                    group.layers.backward(self.tops[i], wanted, bottoms)
             except UserError as error:
                 raise self._in_name_of(i, error) from error.__cause__ or error
 
@@ -169,6 +189,7 @@ class Net:
         self.groups = find_groups(
             self.layers, self.bottom_names, self.top_names, self.loss_weights, self.needs
         )
+        self._group_bottoms = {i: self._find_bottoms(group) for i, group in self.groups.items()}
         self._plan()
 
     @property
@@ -176,20 +197,16 @@ class Net:
         """The indices of the layers that run as one with a neighbour."""
         return frozenset(self.groups)
 
-    def _forward_group(self, group: Group, i: int) -> None:
-        """Run all layers of the group when it is the first one's turn."""
-        if i == group.first:
-            for k in range(i + 1, group.last + 1):
-                self._reshape_if_needed(k)
-            bottoms = [self.bottoms[k][place] for k, place in group.bottoms]
-            group.layers.forward(bottoms, self.tops[group.last])
+    def _forward_group(self, group: Group) -> None:
+        for k in range(group.first + 1, group.last + 1):
+            self._reshape_if_needed(k)
+        bottoms, _ = self._group_bottoms[group.first]
+        group.layers.forward(bottoms, self.tops[group.last])
 
-    def _backward_group(self, group: Group, i: int) -> None:
-        """Run all layers of the group when it is the last one's turn."""
-        if i == group.last:
-            bottoms = [self.bottoms[k][place] for k, place in group.bottoms]
-            wanted = [self.needs[k].layer and self.needs[k].bottoms[place] for k, place in group.bottoms]
-            group.layers.backward(self.tops[i], wanted, bottoms)
+    def _find_bottoms(self, group: Group) -> tuple[list[Blob], list[bool]]:
+        """Return the blobs that a group reads, and whose gradients are wanted of it."""
+        bottoms = [self.bottoms[k][place] for k, place in group.bottoms]
+        return bottoms, [self.needs[k].layer and self.needs[k].bottoms[place] for k, place in group.bottoms]
 
     def reshape(self) -> None:
         """Give all blobs their shapes anew, after an input has been reshaped."""
@@ -238,9 +255,9 @@ class Net:
 
     def _refresh(self) -> None:
         """Bring what layers have computed elsewhere to the arrays that somebody got from blob.data or blob.diff."""
-        for blob in self.blobs.values():
-            blob.data_tensor.refresh()
-            blob.diff_tensor.refresh()
+        for tensor in self._tensors:
+            if tensor.storage.is_shown:
+                tensor.refresh()
 
     # -- setting up ----------------------------------------------------------------------------------------
 
@@ -277,7 +294,9 @@ class Net:
         self.bottom_names.append(bottom_names)
         self.top_names.append(top_names)
         self.loss_weights.append(_loss_weights(layer, len(top)))
-        self._known_shapes.append([blob.shape for blob in bottom])
+        self._known_shapes.append(_shapes(bottom))
+        weights = zip(top, self.loss_weights[-1], strict=True)
+        self._weighted_tops.append([(blob, weight) for blob, weight in weights if weight])
         self._fill_loss_diffs(len(self.layers) - 1)
         self.param_table.add_layer(len(self.layers) - 1, layer)
 
@@ -296,18 +315,21 @@ class Net:
         return names, tops
 
     def _reshape_if_needed(self, i: int) -> None:
-        if self.layers[i].reshapes_each_pass or [b.shape for b in self.bottoms[i]] != self._known_shapes[i]:
+        for tensor, shape in self._known_shapes[i]:
+            if tensor.shape is not shape and tensor.shape != shape:
+                self._reshape_layer(i)
+                return
+        if self.layers[i].reshapes_each_pass:
             self._reshape_layer(i)
 
     def _reshape_layer(self, i: int) -> None:
         self.layers[i].reshape(self.bottoms[i], self.tops[i])
-        self._known_shapes[i] = [blob.shape for blob in self.bottoms[i]]
+        self._known_shapes[i] = _shapes(self.bottoms[i])
         self._fill_loss_diffs(i)
 
     def _fill_loss_diffs(self, i: int) -> None:
-        for blob, weight in zip(self.tops[i], self.loss_weights[i], strict=True):
-            if weight:
-                blob.write_diff()[...] = weight
+        for blob, weight in self._weighted_tops[i]:
+            blob.write_diff()[...] = weight
 
     def _in_name_of(self, i: int, error: UserError | DataError) -> UserError:
         """Return the mistakes that layer i reports with its place and name in front, and the record at fault."""
@@ -349,11 +371,7 @@ class Net:
         A net that is to learn is refused right away. One for tests may never run backward, nor may one that asks for
         every gradient by force_backward: there it is an error when such a layer's turn comes, as in Caffe.
         """
-        refusals = {}
-        for i, (layer, need, bottoms) in enumerate(zip(self.layers, needs, self.bottom_names, strict=True)):
-            reasons = _reasons_against(layer, need, bottoms) if need.layer else []
-            if reasons:
-                refusals[i] = reasons
+        refusals = find_refusals(self.layers, needs, self.bottom_names)
         problems = Problems()
         if self.phase == caffe_pb2.TRAIN and not self.graph.force_backward:
             for i, reasons in refusals.items():
@@ -363,21 +381,8 @@ class Net:
         return refusals
 
 
-def _reasons_against(layer: Layer, need: Needs, bottoms: Sequence[str]) -> list[str]:
-    """Return in sentences what `need` asks of a layer that it can't do."""
-    reasons = []
-    if any(need.bottoms) and not layer.has_backward:
-        reasons.append(f"{layer.type} has no gradient, but what it reads is learned through it")
-    for j in layer.no_gradient_bottoms:
-        if j < len(bottoms) and need.bottoms[j]:
-            reasons.append(
-                f'bottom "{bottoms[j]}" can\'t get a gradient from {layer.type}, but comes from layers that learn; '
-                "set propagate_down: false for it"
-            )
-    is_in_place = bool(set(bottoms) & set(layer.param.top))
-    if layer.in_place is InPlace.FORWARD_ONLY and is_in_place and any(need.bottoms):
-        reasons.append(f"{layer.type} can't work in place where a gradient flows back")
-    return reasons
+def _shapes(blobs: Sequence[Blob]) -> list[tuple[Tensor, tuple[int, ...]]]:
+    return [(blob.data_tensor, blob.shape) for blob in blobs]
 
 
 def _forward_words(layer: Layer) -> str:

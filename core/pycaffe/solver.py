@@ -16,6 +16,7 @@ from dtrain.core.pycaffe.net import Net
 from dtrain.core.pycaffe.settings import engine_of_mode
 from dtrain.core.pycaffe.solver_param import SolverParam
 from dtrain.core.pycaffe.uncaught import end_all_when_uncaught
+from dtrain.core.solver.notes import log_notes_of_scripts
 from dtrain.core.solver.recipe import Recipe, read_recipe
 from dtrain.core.solver.solver import Solver as CoreSolver
 from dtrain.dist.communicator import Communicator
@@ -47,6 +48,7 @@ class Solver:
             recipe.solver.random_seed = STATE.next_seed()
         engine = engine_of_mode(recipe.precision)
         self._core = CoreSolver(recipe, engine=engine, communicator=communicator)
+        log_notes_of_scripts(recipe)
         if recipe.weights:
             self._core.load_weights(recipe.weights)
         self._net = Net.of(self._core.net)

@@ -19,3 +19,13 @@ def log_notes(recipe: Recipe) -> None:
     for field, instead in _NOTES.items():
         if recipe.solver.HasField(field):
             log.info("%s: %s is not looked at: %s", recipe.document.where(field), field, instead)
+
+
+def log_notes_of_scripts(recipe: Recipe) -> None:
+    """Log a line for what the solver file asks for and the solver of a script does not do by itself."""
+    if recipe.solver.dtrain_param.recompute:
+        log.info(
+            "%s: recompute has no effect yet: nets of scripts keep all blobs; "
+            "dtrain.core.net.memory_sharing.share_memory([solver.core.net], recomputes=True) lets this one recompute",
+            recipe.document.where("dtrain_param"),
+        )

@@ -2,9 +2,9 @@
 
     clip by global norm → divide by iter_size → weight decay → update rule
 
-The division by the number of ranks is folded into the same factor. Params are cut into pieces, which stay in the
-cache while the rule goes over them and which the rank's threads share; no value depends on who has which piece.
-Follows caffe's sgd_solver.cpp.
+The division by the number of ranks is folded into the same factor. Params are joined (update_runs.py) and cut into
+pieces, which stay in the cache while the rule goes over them and which the rank's threads share; no value depends on
+who has which piece. Follows caffe's sgd_solver.cpp.
 """
 
 from __future__ import annotations
@@ -12,26 +12,25 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from dtrain.core.net.arena import Arena
-from dtrain.core.net.params import Param
+from dtrain.core.net.params import Param, trainable
 from dtrain.core.solver.lr_policies import learning_rate, multistep_index
 from dtrain.core.solver.update_rules import UPDATE_RULES
 from dtrain.core.solver.update_rules.rule import Array, Step, sum_of_squares
+from dtrain.core.solver.update_runs import Multipliers, Run, find_runs
 from dtrain.data.workers import Workers
 from dtrain.dist.cores import num_threads_of
+from dtrain.dist.memory import aligned_zeros
 from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)
 
 PIECE_SIZE = 1 << 17  # values: the arrays of a piece stay in the cache from one operation to the next
 SHARED_SIZE = 1 << 20  # values: fewer are updated before another thread has woken up
-
-Task = Callable[[], None]
 
 
 class Updater:
@@ -62,15 +61,15 @@ class Updater:
         self.params = params
         self.arena = arena
         self.rule = UPDATE_RULES[solver.type](solver)
-        self.history: list[Array] = [
-            np.zeros(param.blob.shape, np.float32) for _ in range(self.rule.num_histories) for param in params
-        ]
+        self._histories = [aligned_zeros(arena.data.size) for _ in range(self.rule.num_histories)]
+        self.history = [array for kind in self._histories for array in _by_param(kind, params, arena)]
         self.num_reductions = 0
         self.rate_factor = 1.0
         self.debug_info = False
         self.shows_changes = True
-        self._index_of = {id(param): k for k, param in enumerate(params)}
+        self._runs: dict[tuple[int, ...], list[Run]] = {}  # by the ids of the params
         self._iteration, self._rate, self._scale = 0, 0.0, 1.0  # of the update under way
+        self._steps: dict[Multipliers, Step] = {}  # likewise
         self._workers = Workers(num_threads or num_threads_of(os.environ))
 
     def rate(self, iteration: int) -> float:
@@ -90,6 +89,7 @@ class Updater:
     def apply(self, iteration: int, world_size: int) -> None:
         """Update all params from diffs that are sums over `world_size` ranks and iter_size passes."""
         self.begin(iteration, world_size)
+        self.arena.update_reduced()
         self.update(self.params)
 
     def begin(self, iteration: int, world_size: int) -> None:
@@ -97,14 +97,14 @@ class Updater:
         self._log_step(iteration)
         self._iteration, self._rate = iteration, self.rate(iteration)
         self._scale = self._clipped_scale(1.0 / world_size) / self.solver.iter_size
+        self._steps.clear()
 
     def update(self, params: Sequence[Param]) -> None:
-        """Update `params`, some of all, whose diffs are sums now."""
-        learned = [param for param in params if param.learning_rate_multiplier]
+        """Update `params`, some of all, whose diffs are sums now, on the host and nowhere else."""
         if not self.debug_info:
-            self._update(learned)
+            self._update(params)
             return
-        for param in learned:
+        for param in trainable(params):
             before = param.blob.data.copy()
             self._update([param])
             _log_update(param, before)
@@ -114,27 +114,43 @@ class Updater:
         self._workers.close()
 
     def _update(self, params: Sequence[Param]) -> None:
-        tasks = [task for param in params for task in self._tasks(param)]
-        self._run(tasks, sum(param.blob.count for param in params))
+        work: list[tuple[Array, Array, list[Array], Step]] = []
+        num_values = 0
+        for run in self._runs_of(params):
+            for param in run.params:
+                param.blob.update_data()
+            step = self._step(run.multipliers)
+            work += [(*piece, step) for piece in run.pieces]
+            num_values += run.num_values
+        apply = self.rule.apply
+        self._run(lambda k: apply(*work[k]), len(work), num_values)
 
-    def _tasks(self, param: Param) -> Iterator[Task]:
-        """Yield what there is to do for `param`, piece by piece if the rule allows it."""
-        k, blob = self._index_of[id(param)], param.blob
-        rate = self._rate * param.learning_rate_multiplier
-        shows_change = self.shows_changes or not self.rule.spares_diff
-        step = Step(rate, self._iteration, self._decay(param), self._scale, shows_change)
-        arrays = (blob.update_data(), blob.update_diff(), *self.history[k :: len(self.params)])
-        is_whole = blob.count <= PIECE_SIZE or not self.rule.elementwise
-        for data, diff, *history in [arrays] if is_whole else _pieces(arrays):
-            yield partial(self.rule.apply, data, diff, history, step)
+    def _runs_of(self, params: Sequence[Param]) -> list[Run]:
+        """Return the runs of `params`, found when they first come."""
+        key = tuple(map(id, params))
+        runs = self._runs.get(key)
+        if runs is None:
+            piece_size = PIECE_SIZE if self.rule.elementwise else None
+            runs = find_runs(trainable(params), self.arena, self._histories, self._multipliers, piece_size)
+            self._runs[key] = runs
+        return runs
 
-    def _run(self, tasks: Sequence[Task], num_values: int) -> None:
-        """Do `tasks`, in any order, shared among the threads if they go over enough values."""
+    def _step(self, multipliers: Multipliers) -> Step:
+        """Return what params of these multipliers are told in the update under way."""
+        step = self._steps.get(multipliers)
+        if step is None:
+            rate, decay = self._rate * multipliers[0], self.solver.weight_decay * multipliers[1]
+            shows_change = self.shows_changes or not self.rule.spares_diff
+            step = self._steps[multipliers] = Step(rate, self._iteration, decay, self._scale, shows_change)
+        return step
+
+    def _run(self, work: Callable[[int], None], count: int, num_values: int) -> None:
+        """Call work(0) … work(count − 1), in any order, shared among the threads if they go over enough values."""
         if self._workers.num_threads > 1 and num_values >= SHARED_SIZE:
-            self._workers.run(lambda k: tasks[k](), len(tasks))
+            self._workers.run(work, count)
             return
-        for task in tasks:
-            task()
+        for k in range(count):
+            work(k)
 
     def _clipped_scale(self, scale: float) -> float:
         """Return `scale`, less if the scaled gradient's L2 norm over all params is above clip_gradients."""
@@ -147,19 +163,23 @@ class Updater:
     def _gradient_norm(self) -> float:
         """Return the L2 norm of all diffs."""
         self.arena.update_reduced()
-        sums: list[float] = []  # in any order: fsum is exact
-        tasks = [partial(_append_sum, sums, piece) for (piece,) in _pieces([self.arena.diff])]
-        self._run(tasks, self.arena.diff.size)
+        diff = self.arena.diff
+        pieces = [diff[start : start + PIECE_SIZE] for start in range(0, diff.size, PIECE_SIZE)]
+        sums = [0.0] * len(pieces)
+
+        def add(k: int) -> None:
+            sums[k] = sum_of_squares(pieces[k])
+
+        self._run(add, len(pieces), diff.size)
         return math.sqrt(math.fsum(sums))
 
-    def _decay(self, param: Param) -> float:
-        """Return weight_decay times decay_mult, 0 for params that dtrain_param exempts."""
+    def _multipliers(self, param: Param) -> Multipliers:
+        """Return lr_mult and decay_mult, the latter 0 for params that dtrain_param exempts."""
         extra = self.solver.dtrain_param
-        if (param.is_bias and extra.no_decay_for_bias) or (
+        is_exempt = (param.is_bias and extra.no_decay_for_bias) or (
             param.is_normalisation and extra.no_decay_for_norm
-        ):
-            return 0.0
-        return self.solver.weight_decay * param.decay_multiplier
+        )
+        return param.learning_rate_multiplier, 0.0 if is_exempt else param.decay_multiplier
 
     def _log_step(self, iteration: int) -> None:
         """Say, as Caffe does, when multistep goes a step down."""
@@ -167,15 +187,11 @@ class Updater:
             log.info("MultiStep Status: Iteration %d, step = %d", iteration, self.current_step(iteration))
 
 
-def _pieces(arrays: Sequence[Array]) -> Iterator[list[Array]]:
-    """Yield views of the same piece of each of `arrays`, one after the other until all is covered."""
-    flat = [array.reshape(-1) for array in arrays]
-    for start in range(0, flat[0].size, PIECE_SIZE):
-        yield [array[start : start + PIECE_SIZE] for array in flat]
-
-
-def _append_sum(sums: list[float], piece: Array) -> None:
-    sums.append(sum_of_squares(piece))
+def _by_param(kind: Array, params: Sequence[Param], arena: Arena) -> list[Array]:
+    """Return for each of `params` its part of a history that lies as arena.data does; zeros for those elsewhere."""
+    places = {id(param): place for param, place in zip(arena.params, arena.places_in_data, strict=True)}
+    flat = (kind[places[id(p)]] if id(p) in places else np.zeros(p.blob.count, np.float32) for p in params)
+    return [array.reshape(param.blob.shape) for array, param in zip(flat, params, strict=True)]
 
 
 def _log_update(param: Param, before: Array) -> None:

@@ -12,11 +12,14 @@ import os
 from dtrain.core.engines import create_engine
 from dtrain.core.graph.net_recipe import read_net
 from dtrain.core.net.building import build_net
+from dtrain.core.net.memory_sharing import find_net_again, share_memory
+from dtrain.core.net.net import Net
 from dtrain.data.sampler import Shard
 from dtrain.launcher.arguments import (
     add_engine_options,
     add_fuse_option,
     add_gpu_option,
+    add_recompute_option,
     add_state_options,
     chosen_precision,
     split_list,
@@ -25,7 +28,7 @@ from dtrain.launcher.arguments import (
 from dtrain.launcher.gpus import gpu_request
 from dtrain.launcher.job import open_console, take_gpu_alone
 from dtrain.launcher.layer_table import find_layouts, layer_table
-from dtrain.launcher.layer_times import time_layers, time_lines
+from dtrain.launcher.layer_times import again_line, time_layers, time_lines
 from dtrain.launcher.synthetic import add_synthetic_option, make_up, warn_of_made_up
 from dtrain.proto import caffe_pb2
 
@@ -45,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_engine_options(parser)
     add_gpu_option(parser)
     add_fuse_option(parser)
+    add_recompute_option(parser)
     add_synthetic_option(parser)
 
 
@@ -66,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
     net.backward()
     net.clear_param_diffs()
     layouts = find_layouts(net)
+    if args.recompute:
+        recompute(net)
     log.info("*** Benchmark begins ***")
     log.info("Testing for %d iterations.", args.iterations)
     times = time_layers(
@@ -74,6 +80,17 @@ def run(args: argparse.Namespace) -> int:
     for line in time_lines(times):
         log.info(line)
     log.info("*** Benchmark ends ***")
-    print("\n".join(layer_table(net, times, layouts)))
+    print("\n".join(filter(None, [*layer_table(net, times, layouts), again_line(times)])))
     net.close()
     return 0
+
+
+def recompute(net: Net) -> None:
+    """Let `net`, which has run, compute some of its blobs twice from now on, if it then needs less; else say so."""
+    if not find_net_again(net):
+        log.info("--recompute: no layer runs forward again: the net would not need less")
+        return
+    share_memory([net], recomputes=True)
+    net.forward()
+    net.backward()
+    net.clear_param_diffs()

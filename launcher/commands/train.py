@@ -32,7 +32,12 @@ from dtrain.launcher.gpus import gpu_request
 from dtrain.launcher.job import open_job
 from dtrain.launcher.progress import ProgressObserver
 from dtrain.launcher.signals import EFFECTS, signal_effects, signals_handled
-from dtrain.launcher.synthetic import add_synthetic_option, make_up_all, warn_of_made_up
+from dtrain.launcher.synthetic import (
+    add_synthetic_option,
+    hint_at_made_up,
+    make_up_all,
+    warn_of_made_up,
+)
 from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)
@@ -105,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
     with open_job(args.communicator, args.timeout) as job:
         recipe = job.together(lambda: chosen_recipe(args, job.communicator.world_size))
         warn_of_made_up(args.synthetic, job.is_first)
+        hint_at_made_up(recipe, args.synthetic, job.is_first)
         job.take_gpu(gpu_request(args, recipe.document))
         engine = job.together(lambda: create_engine(args.engine, recipe.precision, on_gpu=job.on_gpu))
         log.info("Using %s; ranks: %d", engine.describe(), job.communicator.world_size)

@@ -30,6 +30,7 @@ from dtrain.launcher.simulation.memory_plan import (
     plan_temporary,
 )
 from dtrain.launcher.simulation.memory_process import measure_process
+from dtrain.launcher.simulation.value_sizes import CONVOLUTIONS
 from dtrain.proto import caffe_pb2
 
 _OPAQUE = (type, ModuleType, FunctionType, Loader, Engine)
@@ -60,7 +61,7 @@ def count_memory(
     and their operations keep; operations: their code and tables; temporary: what is there for a moment.
 
     passes: what a net that has run took (measure_passes). Without it blobs and scratch are planned from the net,
-    which knows neither what the reference engine lowers convolutions to nor what an engine's layouts fill up.
+    which does not know what the reference engine lowers convolutions to.
 
     Test nets, MPI and a snapshot under way (one more copy of params and history) are not in it.
     """
@@ -72,7 +73,7 @@ def count_memory(
     again = find_net_again(net) if extra.recompute else {}
     pool_bytes = passes.pool_bytes if passes else plan_pool(net, again)
     return {
-        "process": measure_process(net.context.engine.name, _precision(extra)),
+        "process": measure_process(net.context.engine.name, _precision(extra), _convolves(net)),
         "params": arena.data.nbytes + sum(4 * p.blob.count for p in params if id(p) not in in_arena),
         "gradients": _gradient_bytes(arena, extra),
         "history": 4 * num_values * UPDATE_RULES[solver.type].num_histories + averages,
@@ -87,6 +88,10 @@ def count_memory(
 
 def _precision(extra: caffe_pb2.DtrainSolverParameter) -> str:
     return caffe_pb2.Precision.Name(extra.precision)
+
+
+def _convolves(net: Net) -> bool:
+    return any(layer.type in CONVOLUTIONS for layer in net.layers)
 
 
 def measure_passes(net: Net, recomputes: bool = False) -> Passes:

@@ -2,8 +2,7 @@
 
 net ──> lifetimes (core/net) ──> planned pool and scratch ──> count_memory
 
-Sizes are those of plain arrays, or half of it in bf16 (value_sizes.py): what engines fill layouts up with is not
-known before they run.
+Sizes of blobs are those of the layouts that are planned for them (value_sizes.py), all else those of plain arrays.
 """
 
 from __future__ import annotations

@@ -18,15 +18,24 @@ _TIMEOUT_S = 120
 _KB = 1024
 _OF_LAUNCHERS = ("OMPI_", "PMIX_", "PMI_", "PRTE_", "MPI_", "HYDRA_", "HYDI_", "SLURM_")
 
-# A net of the usual operations, so small that what it takes is the libraries' own: their code, tables and threads.
-_NET = """
+# Nets of the usual operations, so small that what they take is the libraries' own: their code, tables and threads.
+_FILLER = 'weight_filler { type: "xavier" }'
+_TWO_OUTPUTS = f"inner_product_param {{ num_output: 2 {_FILLER} }}"
+_DATA = """
 layer { name: "data" type: "Data" top: "data" top: "label" data_param { source: "none" batch_size: 2 } }
-layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
-  convolution_param { num_output: 16 kernel_size: 3 } }
-layer { name: "relu" type: "ReLU" bottom: "conv" top: "conv" }
-layer { name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param { kernel_size: 2 stride: 2 } }
-layer { name: "ip" type: "InnerProduct" bottom: "pool" top: "ip" inner_product_param { num_output: 2 } }
-layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+_CONVOLUTIONS = f"""
+layer {{ name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param {{ num_output: 16 kernel_size: 3 {_FILLER} }} }}
+layer {{ name: "relu" type: "ReLU" bottom: "conv" top: "conv" }}
+layer {{ name: "pool" type: "Pooling" bottom: "conv" top: "pool" pooling_param {{ kernel_size: 2 stride: 2 }} }}
+layer {{ name: "conv2" type: "Convolution" bottom: "pool" top: "conv2"
+  convolution_param {{ num_output: 16 kernel_size: 3 pad: 1 {_FILLER} }} }}
+"""
+_PRODUCTS = f"""
+layer {{ name: "ip" type: "InnerProduct" bottom: "BOTTOM" top: "ip" {_TWO_OUTPUTS} }}
+layer {{ name: "ip2" type: "InnerProduct" bottom: "ip" top: "ip2" {_TWO_OUTPUTS} }}
+layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip2" bottom: "label" top: "loss" }}
 """
 _PROGRAM = """
 import json, os, sys, tempfile
@@ -58,12 +67,14 @@ def peak_bytes() -> int:
 
 
 @cache
-def measure_process(engine: str, precision: str = "FLOAT32") -> int:
+def measure_process(engine: str, precision: str = "FLOAT32", convolves: bool = True) -> int:
     """Return the bytes of a process in which `dtrain train` trains next to nothing; it takes about a second.
 
-    Raises RuntimeError if it fails.
+    convolves: whether with convolutions, the code of which is large. Raises RuntimeError if it fails.
     """
-    command = [sys.executable, "-c", _PROGRAM, _NET, "--engine", engine, "--precision", precision.lower()]
+    top, layers = ("conv2", _CONVOLUTIONS) if convolves else ("data", "")
+    net = _DATA + layers + _PRODUCTS.replace("BOTTOM", top)
+    command = [sys.executable, "-c", _PROGRAM, net, "--engine", engine, "--precision", precision.lower()]
     # It is no rank, though its parent may be one.
     env = {name: value for name, value in os.environ.items() if not name.startswith(_OF_LAUNCHERS)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, env=env)

@@ -18,7 +18,17 @@ def training_lines(net: Net, solver: caffe_pb2.SolverParameter) -> list[str]:
     """
     if net.phase != caffe_pb2.TRAIN or not any(any(weights) for weights in net.loss_weights):
         return []
-    return memory_lines(count_training(net, solver), solver)
+    return [*memory_lines(count_training(net, solver), solver), *fusion_lines(net)]
+
+
+def fusion_lines(net: Net) -> list[str]:
+    """Return the line that says which layers of `net` run as one, as tables of its layers don't; none if none do."""
+    groups = [group for i, group in sorted(net.groups.items()) if i == group.first]
+    if not groups:
+        return []
+    first = " + ".join(net.layer_names[groups[0].first : groups[0].last + 1])
+    others = f" and {len(groups) - 1} groups more" * (len(groups) > 1)
+    return [f"    there layers run as one, and what lies between takes nothing: {first}{others}"]
 
 
 def memory_lines(num_bytes: Mapping[str, int], solver: caffe_pb2.SolverParameter) -> list[str]:

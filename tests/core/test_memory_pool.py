@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import mmap
 import weakref
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from dtrain.core import memory_pool
-from dtrain.core.memory_pool import MemoryPool
+from dtrain.core.memory_pool import Gaps, MemoryPool
 
 KB = 1024
 
@@ -36,6 +37,51 @@ def test_lend_never_gives_bytes_that_are_lent_by_a_model_of_every_byte() -> None
             owners[turn] = pool.lend(int(random.integers(1, 5000)))
             owners[turn][...] = turn % 251
     assert pool.lent_bytes == sum(-(-piece.nbytes // 64) * 64 for piece in owners.values())
+
+
+def first_gap(is_free: np.ndarray, num_lines: int) -> int:
+    """Return where the first row of so many free lines begins, looked for line by line."""
+    return next(k for k in range(is_free.size) if is_free[k : k + num_lines].all())
+
+
+def test_lend_takes_the_first_gap_also_where_it_remembers_by_a_model_of_every_line() -> None:
+    random, pool, is_free = np.random.default_rng(5), MemoryPool(), np.ones(1000, bool)
+    first = pool.lend(64)
+    pool.give_back(first)
+    lent: list[np.ndarray] = []
+    for _ in range(3000):  # of so few sizes that most states come again
+        if lent and random.random() < 0.5:
+            piece = lent.pop(random.integers(len(lent)))
+            begin = (piece.ctypes.data - first.ctypes.data) // 64
+            is_free[begin : begin + -(-piece.nbytes // 64)] = True
+            pool.give_back(piece)
+        elif len(lent) < 5:
+            num_lines = int(random.integers(1, 4))
+            begin = first_gap(is_free, num_lines)
+            lent.append(pool.lend(num_lines * 64))
+            assert (lent[-1].ctypes.data - first.ctypes.data) // 64 == begin
+            is_free[begin : begin + num_lines] = False
+
+
+def test_lend_and_give_back_of_a_cycle_that_is_known_work_out_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = MemoryPool()
+
+    def cycle() -> list[np.ndarray]:
+        x, y = pool.lend(100, np.uint8), pool.lend(200, np.float32)
+        pool.give_back(x)
+        z = pool.lend(64)
+        pool.give_back(y)
+        pool.give_back(z)
+        return [x, y, z]
+
+    cycle()  # in which memory is reserved, too
+    before = cycle()
+    monkeypatch.setattr(Gaps, "cut", None)
+    monkeypatch.setattr(Gaps, "join", None)
+    assert all(x is y for x, y in zip(before, cycle(), strict=True))
+    assert (pool.lent_bytes, pool.peak_bytes) == (0, 128 + 256)
 
 
 def test_give_back_makes_neighbouring_gaps_one() -> None:
@@ -79,7 +125,7 @@ def test_lend_of_the_same_bytes_again_gives_the_same_array_for_each_type() -> No
 
 
 def test_pool_of_pieces_of_ever_new_sizes_forgets_old_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_pool, "_MOST_PIECES", 8)
+    monkeypatch.setattr(memory_pool, "_MOST_STEPS", 8)
     pool, kept = MemoryPool(), []
     for num_bytes in range(1, 100):
         piece = pool.lend(num_bytes)
@@ -88,6 +134,33 @@ def test_pool_of_pieces_of_ever_new_sizes_forgets_old_arrays(monkeypatch: pytest
     del piece
     assert sum(array() is not None for array in kept) <= 8
     assert pool.lent_bytes == 0
+
+
+def test_pool_that_nobody_has_any_more_lets_go_of_its_arrays_at_once() -> None:
+    pool = MemoryPool()
+    piece = pool.lend(KB)
+    pool.give_back(piece)
+    found = weakref.ref(piece)
+    gc.disable()
+    try:
+        del pool, piece
+        assert found() is None
+    finally:
+        gc.enable()
+
+
+def test_put_off_has_each_call_once_at_the_next_catch_up() -> None:
+    pool, calls = MemoryPool(), []
+
+    def give_back() -> None:
+        calls.append("given back")
+
+    for _ in range(2):
+        pool.put_off(give_back)
+    assert calls == []
+    pool.catch_up()
+    pool.catch_up()
+    assert calls == ["given back"]
 
 
 def test_lend_beyond_what_is_reserved_takes_more_extents(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +189,16 @@ def test_lend_where_addresses_are_limited_reserves_what_is_needed(monkeypatch: p
     assert pool.lend(KB).nbytes == KB
     with pytest.raises(MemoryError, match="can't reserve 2097152 bytes for the values of a net"):
         pool.lend(2 * KB * KB)
+
+
+def test_has_lent_knows_a_piece_until_it_is_given_back() -> None:
+    pool = MemoryPool()
+    piece = pool.lend(64)
+    assert pool.has_lent(piece)
+    assert not pool.has_lent(piece[:])
+    assert not MemoryPool().has_lent(piece)
+    pool.give_back(piece)
+    assert not pool.has_lent(piece)
 
 
 def test_give_back_of_what_was_not_lent_is_a_bug() -> None:

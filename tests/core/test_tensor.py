@@ -213,6 +213,42 @@ def test_drop_void_gives_back_what_was_written_over_elsewhere(negated: NegatedMe
     assert tensor.read().tolist() == [4] * 16
 
 
+def test_write_elsewhere_gives_back_what_it_makes_void_when_the_pool_catches_up(
+    negated: NegatedMemory,
+) -> None:
+    pool = MemoryPool()
+    for overwrite in (Tensor.write, Tensor.update):
+        tensor = pooled_tensor((16,), pool)
+        tensor.write()[...] = 3
+        tensor.read(negated)
+        overwrite(tensor, negated)[...] = -4
+        assert pool.lent_bytes == 64, "who computes may still look at it"
+        pool.catch_up()
+        assert pool.lent_bytes == 0
+        assert tensor.read().tolist() == [4] * 16
+        tensor.storage.give_back("x")
+
+
+def test_read_of_one_array_in_turn_from_two_memories_sees_it_as_each_does() -> None:
+    class Backwards(HostMemory):
+        name = "backwards"
+
+        def view(self, storage: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+            return super().view(storage, shape)[::-1]
+
+    tensor, backwards = pooled_tensor((2,), MemoryPool()), Backwards()
+    for _ in range(2):
+        tensor.write()[...] = [1, 2]
+        array = tensor.storage.copies[HOST]
+        assert tensor.read().tolist() == [1, 2]
+        tensor.storage.give_back("x")
+        tensor.write(backwards)[...] = [3, 4]
+        assert tensor.storage.copies[backwards] is array
+        assert tensor.read(backwards).tolist() == [3, 4]
+        assert array.tolist() == [4, 3]
+        tensor.storage.give_back("x")
+
+
 def test_drop_layouts_leaves_the_host_and_those_that_are_wanted(negated: NegatedMemory) -> None:
     other = NegatedMemory()
     tensor = make_tensor([1, 2])

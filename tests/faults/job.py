@@ -27,7 +27,7 @@ class Ended:
     """What became of a job.
 
     exit_code: mpirun's, None if it had to be ended. log: what all ranks printed. ended_at: time.time() when the last
-    process was gone. orphans: what was left LINGER_S after mpirun's end, as command lines.
+    process was gone. orphans: what was left linger_s after mpirun's end, as command lines.
     """
 
     exit_code: int | None
@@ -36,7 +36,13 @@ class Ended:
     orphans: tuple[str, ...]
 
 
-def run_job(command: Sequence[str], env: Mapping[str, str], cwd: Path, hang_s: float = HANG_S) -> Ended:
+def run_job(
+    command: Sequence[str],
+    env: Mapping[str, str],
+    cwd: Path,
+    hang_s: float = HANG_S,
+    linger_s: float = LINGER_S,
+) -> Ended:
     """Run `command`, an mpirun, with `env` to the end of its last process."""
     mark = secrets.token_hex(8)
     with tempfile.TemporaryFile("w+", errors="replace") as log:
@@ -53,7 +59,7 @@ def run_job(command: Sequence[str], env: Mapping[str, str], cwd: Path, hang_s: f
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(hang_s)
             exit_code = process.poll()
-            orphans = _wait_for_end(mark, LINGER_S if exit_code is not None else 0.0)
+            orphans = _wait_for_end(mark, linger_s if exit_code is not None else 0.0)
             ended_at = time.time()
         finally:
             _kill_all(mark)

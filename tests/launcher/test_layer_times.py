@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from dtrain.launcher.layer_times import LayerTimes, time_layers, time_lines
+from dtrain.core.net.callbacks import Callbacks
+from dtrain.launcher.layer_times import LayerTimes, again_line, time_layers, time_lines
 
 
 class StepClock:
@@ -27,6 +28,7 @@ class FakeNet:
 
     def __init__(self, clock: StepClock) -> None:
         self.clock = clock
+        self.callbacks = Callbacks()
         self.order: list[str] = []
 
     def forward_layer(self, i: int) -> float:
@@ -51,6 +53,33 @@ def test_time_layers_of_known_times_measures_them() -> None:
     np.testing.assert_allclose(times.backward_ms, [[3, 4], [3, 4]])
     assert iterations == [(1, 10.0), (2, 10.0)]
     assert net.order == ["forward 0", "forward 1", "backward 1", "backward 0"] * 2
+
+
+def test_time_layers_of_a_net_that_recomputes_counts_it_to_backward() -> None:
+    clock = StepClock()
+    net: Any = FakeNet(clock)
+
+    def run_again(i: int) -> None:
+        clock.now += (0.0, 0.005)[i]
+
+    def give_back(i: int) -> None:
+        clock.now += 0.0005
+
+    net.callbacks.before_backward.append(run_again)
+    net.callbacks.done_forward.append(give_back)
+    net.callbacks.done_backward.append(give_back)
+    times = time_layers(net, 1, lambda k, ms: None, clock)
+    np.testing.assert_allclose(times.forward_ms, [[1.5, 2.5]])
+    np.testing.assert_allclose(times.backward_ms, [[3.5, 9.5]])
+    np.testing.assert_allclose(times.again_ms, [[0, 5]])
+    assert again_line(times) == (
+        "  recomputing: 5.000 ms of it, 29.4%, for layers that run forward again; in bwd ms of the layer that waits "
+        "for them"
+    )
+
+
+def test_again_line_of_a_net_that_keeps_all_is_empty() -> None:
+    assert again_line(LayerTimes(("ip",), np.ones((2, 1)), np.ones((2, 1)))) == ""
 
 
 def test_time_lines_are_caffes_with_shares() -> None:

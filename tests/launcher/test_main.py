@@ -65,6 +65,7 @@ time
   --precision of float32 bf16
   --gpu
   --no-fuse = False
+  --recompute = False
   --synthetic
 summary
   FILE required

@@ -93,6 +93,15 @@ def test_commands_with_synthetic_need_no_data_and_warn(
     assert "10000 made-up records of 3x8x8,1, after --synthetic" in logged
 
 
+def test_train_without_its_data_is_told_of_synthetic(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["solver.prototxt"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("absent is not there; to run without it, on made-up records: --synthetic") == 1
+    assert said.index("--synthetic") < said.index("absent: LMDB must exist")
+
+
 def test_train_with_synthetic_shows_the_same_losses_on_any_ranks(folder: Path, mpirun: Mpirun) -> None:
     losses = []
     for num_ranks in (1, 2):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dtrain.core.engines.cudnn.engine import CudnnEngine
 
 _MOST_VALUES = 2**31 - 2**25  # kernels count in ints, in steps of 2**24 at most
+_PACK = 8  # channels that a thread has where they lie side by side, if that divides them
 _MOST_TAPS = 256  # whose places fit a byte
 
 
@@ -68,13 +69,17 @@ class Pooling:
         return self.memories.best(self.spec.y_shape, isinstance(self._memory, ChannelsLast))
 
     def _run(self, name: str, count: int, *arrays: Any) -> None:
-        spec = self.spec
+        spec, is_last = self.spec, isinstance(self._memory, ChannelsLast)
+        num_channels = spec.x_shape[1]
+        pack = 1 if not is_last or num_channels % _PACK else _PACK
         kernel = self.engine.kernel(
             name,
             "pooling",
             VALUE=C_TYPES[self.memories.dtype(self._memory)],
             WINNER=self._winner_type[0],
-            CHANNELS_LAST=str(int(isinstance(self._memory, ChannelsLast))),
+            CHANNELS_LAST=str(int(is_last)),
+            PACK=str(pack),
         )
-        sizes = *spec.x_shape[1:], *spec.y_shape[2:], *spec.kernel, *spec.stride, *spec.pad
-        kernel.run(count, *arrays, *map(np.int32, (count, *sizes)))
+        axes = *spec.x_shape[2:], *spec.y_shape[2:], *spec.kernel, *spec.stride, *spec.pad
+        sizes = count // pack, num_channels // pack, *axes
+        kernel.run(sizes[0], *arrays, *map(np.int32, sizes))

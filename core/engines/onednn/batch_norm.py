@@ -4,6 +4,7 @@ the ReLU behind that.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +48,11 @@ class _Norm(ByLayout["_InLayout"]):
         self.params = params
         self.relu = relu
         self._last = self.made_for(HOST)
-        self._mean, self._variance = (np.zeros(spec.x_shape[1], np.float32) for _ in range(2))
+        self._statistics = np.zeros(2 * spec.x_shape[1], np.float32)
+        self._mean, self._variance = np.split(self._statistics, 2)
         self._gradients = [np.zeros(spec.x_shape[1], np.float32) for _ in params]
         self._x, self._signs = Kept(), Kept()
+        self._eps = float(np.float32(spec.eps))
         self._ran = self._last.plain
 
     def make(self, memory: Memory) -> _InLayout:
@@ -67,7 +70,7 @@ class _Norm(ByLayout["_InLayout"]):
         x_data = self._x.take(x.data_tensor, made.memory) if takes_x else x.read_data(made.memory)
         learned = [param.read_data() for param in params]
         operands = x_data, self._mean, self._variance, *learned, y.write_data(made.memory)
-        if made.with_relu is not None and self._run_with_relu(made.with_relu, y, operands):
+        if made.with_relu is not None and self._run_with_relu(made.with_relu, y, operands, learned):
             self._ran = made.with_relu
         else:
             self._ran = made.plain
@@ -98,17 +101,18 @@ class _Norm(ByLayout["_InLayout"]):
         found: UnaryOperation = self.engine.create(ActivationSpec(self.spec.x_shape, "relu"))
         return found
 
-    def _run_with_relu(self, code: _Code, y: Blob, operands: tuple[Any, ...]) -> bool:
+    def _run_with_relu(self, code: _Code, y: Blob, operands: tuple[Any, ...], learned: list[Any]) -> bool:
         """Return whether the result is right: oneDNN's relu makes NaN 0, and a net that has diverged would go on as
         if nothing were wrong. A NaN comes from a channel's statistics and params: they have taken in all its values.
         """
         signs = self._signs.room(y.data_tensor.storage, code.num_sign_bytes)
         code.forward.run(*operands, signs)
-        with np.errstate(all="ignore"):
-            scale, *shift = operands[3:-1] or [np.float32(1)]
-            factor = scale / np.sqrt(self._variance + np.float32(self.spec.eps))
-            numbers = factor.sum() + self._mean.sum() + self._variance.sum() + sum(b.sum() for b in shift)
-        return bool(np.isfinite(numbers))
+        # A sum of squares is no number if any value is none. Of values beyond 10¹⁹ it is none either: no harm, and
+        # vdot, other than dot, does not warn of it.
+        for values in (self._statistics, *learned):
+            if not math.isfinite(np.vdot(values, values)):
+                return False
+        return self._eps > 0 or bool(np.all(self._variance + np.float32(self._eps) > 0))
 
     def let_go(self) -> None:
         """Forget what forward has kept for backward."""

@@ -51,6 +51,10 @@ _TYPE_OF_VALUES = 258
 _ANY_ARGUMENT = 255
 _USERS_SCRATCHPAD = 1
 _MAX_AXES = 12
+_MATRIX = (ctypes.c_void_p, Int64)  # and the values from row to row
+_FACTOR = ctypes.c_float
+_SGEMM: tuple[Any, ...] = (*[ctypes.c_char] * 2, *[Int64] * 3, _FACTOR, *_MATRIX, *_MATRIX, _FACTOR, *_MATRIX)
+_MOST_LOCATED = 1 << 14  # arrays; more come of shapes that change all the time
 
 
 class _Argument(ctypes.Structure):
@@ -96,6 +100,10 @@ class PrimitiveDescriptor:
         self._binding.call("primitive_desc_query", self, _IMPLEMENTATION_NAME, 0, ctypes.byref(name))
         return (name.value or b"").decode()
 
+    def go_on(self) -> bool:
+        """Choose oneDNN's next code for it, and return whether there is any; layouts of before are void then."""
+        return not self._binding.functions.dnnl_primitive_desc_next_impl(self.handle)
+
     def layout(self, argument: int) -> Descriptor:
         """Return what memory an argument must be; one of no bytes for what there is not."""
         query = self._binding.functions.dnnl_primitive_desc_query_md
@@ -103,26 +111,21 @@ class PrimitiveDescriptor:
 
 
 class Slot:
-    """The place of one argument of a primitive: a layout, and the array that is there now.
+    """The place of one argument of a primitive, an array of a given layout."""
 
-    array: returns that array, or None if there is none or nobody has it any more: its memory is not kept.
-    """
-
-    __slots__ = ("__weakref__", "_descriptor", "_set", "array", "handle")
+    __slots__ = ("__weakref__", "_num_bytes", "_set", "handle")
 
     def __init__(self, binding: Binding, descriptor: Descriptor) -> None:
         self.handle = ctypes.c_void_p()
-        self._descriptor = descriptor
-        self.array: Callable[[], Array | None] = _no_array
+        self._num_bytes = descriptor.num_bytes
         self._set = binding.functions.dnnl_memory_set_data_handle
         binding.call("memory_create", ctypes.byref(self.handle), descriptor, binding.engine, None)
         _destroy_with(self, binding.functions.dnnl_memory_destroy, self.handle)
 
-    def put(self, array: Array) -> None:
-        """Let the argument be in `array`, which has the slot's layout."""
-        assert array.nbytes >= self._descriptor.num_bytes, "an array does not hold what its layout takes"
-        self._set(self.handle, array.ctypes.data)
-        self.array = weakref.ref(array)
+    def put(self, array: Array, address: int) -> None:
+        """Let the argument be in `array`, which has the slot's layout and starts at `address`."""
+        assert array.nbytes >= self._num_bytes, "an array does not hold what its layout takes"
+        self._set(self.handle, address)
 
 
 class Primitive:
@@ -141,22 +144,35 @@ class Primitive:
             self._slots.append(Slot(binding, scratchpad))
         pairs = zip(kinds, self._slots, strict=True)
         arguments = [_Argument(kind, slot.handle.value) for kind, slot in pairs]
-        self._arguments = (_Argument * len(arguments))(*arguments)
-        self._handle = ctypes.c_void_p()
-        binding.call("primitive_create", ctypes.byref(self._handle), what)
-        _destroy_with(self, binding.functions.dnnl_primitive_destroy, self._handle)
+        # Each returns what is in a slot; None if there is nothing or nobody has it any more: its memory is not kept.
+        self._placed: list[Callable[[], Array | None]] = [_no_array] * len(self._slots)
+        handle = ctypes.c_void_p()
+        binding.call("primitive_create", ctypes.byref(handle), what)
+        _destroy_with(self, binding.functions.dnnl_primitive_destroy, handle)
+        # As ctypes takes them fastest, made once
+        count = ctypes.c_int(len(arguments))
+        self._call = handle, binding.stream, count, (_Argument * len(arguments))(*arguments)
 
     def run(self, *arrays: Array) -> None:
         """Carry it out on the arrays, in the order of the layouts that it was made of."""
-        binding, arguments = self._binding, self._arguments
+        binding = self._binding
         if self._num_scratchpad_bytes:
             arrays = (*arrays, binding.scratchpad(self._num_scratchpad_bytes))
-        for slot, array in zip(self._slots, arrays, strict=True):
-            if slot.array() is not array:
-                slot.put(array)
-        status = binding.execute(self._handle, binding.stream, len(arguments), arguments)
+        for placed, array in zip(self._placed, arrays, strict=True):
+            if placed() is not array:
+                self._place(arrays)
+                break
+        status = binding.execute(*self._call)
         if status:
             binding.check(status, "execute")
+
+    def _place(self, arrays: Sequence[Array]) -> None:
+        """Put those of `arrays` into their slots that are not there."""
+        for k, (slot, array) in enumerate(zip(self._slots, arrays, strict=True)):
+            if self._placed[k]() is not array:
+                reference, address = self._binding.locate(array)
+                slot.put(array, address)
+                self._placed[k] = reference
 
 
 class Binding:
@@ -173,10 +189,12 @@ class Binding:
         functions.dnnl_memory_set_data_handle.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
         self.execute = functions.dnnl_primitive_execute
         self.execute.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+        functions.dnnl_sgemm.argtypes = _SGEMM
         self.engine, self.stream = ctypes.c_void_p(), ctypes.c_void_p()
         self.call("engine_create", ctypes.byref(self.engine), _CPU, ctypes.c_size_t(0))
         self.call("stream_create", ctypes.byref(self.stream), self.engine, _IN_ORDER)
         self._lent = threading.local()
+        self._located: dict[int, tuple[Callable[[], Array | None], int]] = {}
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call dnnl_`name` on ints, floats, shapes (whose length the callee knows), descriptors and pointers."""
@@ -237,6 +255,17 @@ class Binding:
         found = PrimitiveDescriptor(self, handle)
         if found.implementation().startswith("ref"):
             raise NotOffered
+        return found
+
+    def locate(self, array: Array) -> tuple[Callable[[], Array | None], int]:
+        """Return a weak reference to an array, and its address, which numpy takes long to say: one layer's array goes
+        where another layer's was in each iteration, where a primitive reorders for several.
+        """
+        found = self._located.get(id(array))
+        if found is None or found[0]() is not array:
+            if len(self._located) >= _MOST_LOCATED:
+                self._located.clear()
+            found = self._located[id(array)] = weakref.ref(array), array.ctypes.data
         return found
 
     def scratchpad(self, num_bytes: int) -> Array:

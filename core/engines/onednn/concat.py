@@ -37,7 +37,7 @@ class Concat:
         self.layout = ""
         self._found: tuple[Memory, ...] = ()
         self._made: dict[tuple[Memory, ...], _Join | None] = {}
-        self._copies: dict[tuple[int, Memory, Memory], dnn.Primitive] = {}
+        self._copies: dict[tuple[Memory, tuple[Memory, ...]], list[dnn.Primitive] | None] = {}
 
     def work_in(self, layout: str) -> None:
         """Bring what comes in several layouts into this one of layout_costs.py, as the net's plan says."""
@@ -60,9 +60,11 @@ class Concat:
     def backward(self, xs: Sequence[Blob], y: Blob, wanted: Sequence[bool]) -> None:
         """Compute the diff of each wanted x."""
         y_memory = self.layouts.of(y.diff_tensor, self.y_shape)
-        try:
-            copies = [self._copy(i, y_memory, memory) for i, memory in enumerate(self._found)]
-        except NotOffered:
+        key = y_memory, self._found
+        if key not in self._copies:
+            self._copies[key] = self._make_copies(y_memory)
+        copies = self._copies[key]
+        if copies is None:
             self.on_host.backward(xs, y, wanted)
             return
         y_diff = y.read_diff(y_memory)
@@ -71,8 +73,8 @@ class Concat:
                 copy.run(y_diff, x.write_diff(memory))
 
     def _memories(self, xs: Sequence[Blob]) -> tuple[Memory, ...]:
-        shapes = self.spec.x_shapes
-        return tuple(self.layouts.of(x.data_tensor, shape) for x, shape in zip(xs, shapes, strict=True))
+        of, shapes = self.layouts.of, self.spec.x_shapes
+        return tuple([of(x.data_tensor, shape) for x, shape in zip(xs, shapes, strict=True)])
 
     def _make(self, found: tuple[Memory, ...]) -> _Join | None:
         """Return the concatenation; None where plain copies on the host are as good, and where only some are bf16."""
@@ -114,15 +116,17 @@ class Concat:
         chosen = most if memories[most] == found else self.layout or most
         return memories[chosen], descriptors[chosen][-1]
 
-    def _copy(self, index: int, y_memory: Memory, x_memory: Memory) -> dnn.Primitive:
-        """Return the copy of part `index` out of y. Raises NotOffered where y's blocks can't be cut there."""
-        key = index, y_memory, x_memory
-        if key not in self._copies:
-            shape = self.spec.x_shapes[index]
-            whole = self.layouts.descriptor(y_memory, self.y_shape)
-            part = self.binding.part(whole, shape, self.starts[index])
-            self._copies[key] = make_reorder(self.binding, part, self.layouts.descriptor(x_memory, shape))
-        return self._copies[key]
+    def _make_copies(self, y_memory: Memory) -> list[dnn.Primitive] | None:
+        """Return the copy of each part out of y; None where y's blocks can't be cut there."""
+        whole = self.layouts.descriptor(y_memory, self.y_shape)
+        copies = []
+        try:
+            for start, shape, memory in zip(self.starts, self.spec.x_shapes, self._found, strict=True):
+                part = self.binding.part(whole, shape, start)
+                copies.append(make_reorder(self.binding, part, self.layouts.descriptor(memory, shape)))
+        except NotOffered:
+            return None
+        return copies
 
 
 class _Join:

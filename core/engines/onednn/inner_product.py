@@ -6,7 +6,6 @@ faster than dnnl_sgemm.
 
 from __future__ import annotations
 
-import ctypes
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dtrain.core.blob import Blob
@@ -115,14 +114,11 @@ class InnerProduct(_Products):
         accumulates: bool,
     ) -> None:
         """Compute result (m, n) = left (m, k)·right (k, n), or add it; an operand is (is transposed, array)."""
-        m, n, k = map(ctypes.c_int64, sizes)
-        letters = [ctypes.c_char(b"T" if is_transposed else b"N") for is_transposed, _ in (left, right)]
-        arrays = [ctypes.c_void_p(array.ctypes.data) for array in (left[1], right[1], result)]
-        steps = (m if left[0] else k, k if right[0] else n, n)
-        one, beta = ctypes.c_float(1), ctypes.c_float(accumulates)
-        status = self._sgemm(
-            *(*letters, m, n, k, one, arrays[0], steps[0], arrays[1], steps[1], beta, arrays[2], steps[2])
-        )
+        m, n, k = sizes
+        letters = [b"T" if is_transposed else b"N" for is_transposed, _ in (left, right)]
+        a, b, c = [self.binding.locate(array)[1] for array in (left[1], right[1], result)]
+        steps = (m if left[0] else k, k if right[0] else n)
+        status = self._sgemm(*letters, m, n, k, 1.0, a, steps[0], b, steps[1], float(accumulates), c, n)
         self._check(status, "sgemm")
 
 

@@ -141,6 +141,8 @@ class Layouts:
         storage = tensor.storage
         if len(storage.valid) == 1 and not storage.is_shown:  # nearly always: nothing to choose from
             (memory,) = storage.valid
+            if memory is HOST:  # isinstance of what is no Layout is slow
+                return HOST
             return memory if isinstance(memory, Layout) and memory.shape == shape else HOST
         found = [
             memory

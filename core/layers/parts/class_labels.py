@@ -37,18 +37,23 @@ class ClassLabels:
         self.xp = xp
         self._outer_index = xp.arange(self.num_outer)[:, None]
         self._inner_index = xp.arange(self.num_inner)[None, :]
+        self._all_valid = xp.ones((self.num_outer, self.num_inner), bool)
 
     def read(self, label_blob: Blob) -> None:
         """Take in the labels. Raises UserError if one is neither a class nor ignore_label."""
         labels = label_blob.read_data().reshape(self.num_outer, self.num_inner).astype(np.int64)
-        valid = labels != self.ignore_label
-        self._check(labels, valid)
-        self.num_valid = int(valid.sum())
-        self.labels = self.xp.asarray(labels * valid)
-        self.valid = self.xp.asarray(valid)
+        wrong = labels.view(np.uint64) >= self.num_classes  # those below 0 are huge then
+        if self.ignore_label is None:
+            self._check(labels, wrong)
+            self.num_valid, self.valid = labels.size, self._all_valid
+        else:
+            valid = labels != self.ignore_label
+            self._check(labels, wrong & valid)
+            self.num_valid, self.valid = int(valid.sum()), self.xp.asarray(valid)
+            labels *= valid
+        self.labels = self.xp.asarray(labels)
 
-    def _check(self, labels: NDArray[np.int64], valid: NDArray[np.bool_]) -> None:
-        wrong = valid & ((labels < 0) | (labels >= self.num_classes))
+    def _check(self, labels: NDArray[np.int64], wrong: NDArray[np.bool_]) -> None:
         if wrong.any():
             place = int(np.argmax(wrong))
             raise ItemError(

@@ -23,6 +23,7 @@ class FusedBatchNorm(FusedLayers):
         self._norm = norm
         self._scale = scale
         self._relu = relu
+        self._layers = [layer for layer in (norm, scale, relu) if layer is not None]
         self._make_operation()
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
@@ -30,15 +31,15 @@ class FusedBatchNorm(FusedLayers):
         norm = self._norm
         if self._spec is not norm.spec:  # it has been reshaped
             self._make_operation()
-        layers = norm, self._scale, self._relu
-        keeps = any(layer.runs_backward for layer in layers if layer is not None)
-        with norm.statistics(bottom[0].count):
-            self._operation.forward(bottom[0], top[0], norm.mean, norm.variance, *self._learned(), keeps)
+        keeps = any(layer.runs_backward for layer in self._layers)
+        norm.prepare_statistics()
+        self._operation.forward(bottom[0], top[0], norm.mean, norm.variance, *self._learned(), keeps)
+        norm.enter_statistics(bottom[0].count)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Compute the gradients of the bottom of `norm` and of the params of `scale`."""
         scale = self._scale
-        wants = [scale is not None and scale.wants_param(k) for k in range(2)]
+        wants = (False, False) if scale is None else (scale.wants_param(0), scale.wants_param(1))
         self._operation.backward(bottom[0], top[0], *self._learned(), Wanted(propagate_down[0], *wants))
 
     def let_go(self) -> None:

@@ -5,7 +5,7 @@ The net adds up its losses from these tops and starts backward at them. Follows 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
@@ -14,6 +14,13 @@ from dtrain.core.layers.parts.shapes import name_bottom
 from dtrain.proto import caffe_pb2
 
 Mode = caffe_pb2.LossParameter.NormalizationMode
+_MODES = caffe_pb2.LossParameter
+_DIVISORS: dict[Mode, Callable[[int, int, int], int]] = {
+    _MODES.FULL: lambda num_outer, num_inner, num_valid: num_outer * num_inner,
+    _MODES.VALID: lambda num_outer, num_inner, num_valid: num_valid,
+    _MODES.BATCH_SIZE: lambda num_outer, num_inner, num_valid: num_outer,
+    _MODES.NONE: lambda num_outer, num_inner, num_valid: 1,
+}
 
 
 class LossLayer(Layer):
@@ -64,11 +71,4 @@ def normalizer(mode: Mode, num_outer: int, num_inner: int, num_valid: int) -> fl
 
     FULL: all num_outer·num_inner places; VALID: those not ignored; BATCH_SIZE: num_outer; NONE: 1.
     """
-    modes = caffe_pb2.LossParameter
-    divisors = {
-        modes.FULL: num_outer * num_inner,
-        modes.VALID: num_valid,
-        modes.BATCH_SIZE: num_outer,
-        modes.NONE: 1,
-    }
-    return max(1.0, divisors[mode])
+    return max(1.0, _DIVISORS[mode](num_outer, num_inner, num_valid))

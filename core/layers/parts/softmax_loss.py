@@ -56,6 +56,7 @@ class SoftmaxLossLayer(LossLayer):
         param = self.param.loss_param
         ignore_label = param.ignore_label if param.HasField("ignore_label") else None
         self.labels = ClassLabels(shape, axis, bottom[1], ignore_label, self.xp)
+        self.normalization = normalization_of(param, caffe_pb2.LossParameter.VALID)
         class_weight = self.param.dtrain_param.class_weight
         blob = self.weight_blob(bottom)
         self.weights = PlaceWeights(shape, axis, class_weight, blob, self.labels, name_bottom(self, 2))
@@ -68,8 +69,8 @@ class SoftmaxLossLayer(LossLayer):
         labels = self.labels
         labels.read(bottom[1])
         self.place_weights = self.weights.read(self.weight_blob(bottom), self.memory)
-        mode = normalization_of(self.param.loss_param, caffe_pb2.LossParameter.VALID)
-        self.normalizer = normalizer(mode, labels.num_outer, labels.num_inner, labels.num_valid)
+        counts = labels.num_outer, labels.num_inner, labels.num_valid
+        self.normalizer = normalizer(self.normalization, *counts)
         self.softmax.forward(bottom[0], self.probabilities)
         return self.p
 
@@ -82,7 +83,9 @@ class SoftmaxLossLayer(LossLayer):
         """Write the loss from what each place (outer, inner) costs."""
         if self.place_weights is not None:
             losses = losses * self.place_weights
-        self.write_loss(top, self.xp.where(self.labels.valid, losses, 0).sum() / self.normalizer)
+        if self.labels.num_valid < losses.size:
+            losses = self.xp.where(self.labels.valid, losses, 0)
+        self.write_loss(top, losses.sum() / self.normalizer)
 
     def weigh_gradient(self, top: Sequence[Blob], gradient: Any, factor: Any | None = None) -> None:
         """Multiply a gradient (outer, C, inner), in place, by what the sum of losses multiplies each place by.

@@ -7,6 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -93,15 +94,15 @@ class UpdateRule(ABC):
         """
         gradient = diff if step.shows_change else self.scratch(diff, "gradient")
         if gradient is not diff or step.scale * times != 1.0:
-            np.multiply(diff, step.scale * times, out=gradient)
+            np.multiply(diff, number(step.scale * times, diff.dtype), out=gradient)
         if not step.decay:
             return gradient
         scratch = self.scratch(data)
         if self.solver.regularization_type == "L2":
-            np.multiply(data, step.decay * times, out=scratch)
+            np.multiply(data, number(step.decay * times, data.dtype), out=scratch)
         else:
             np.sign(data, out=scratch)
-            scratch *= step.decay * times
+            scratch *= number(step.decay * times, data.dtype)
         gradient += scratch
         return gradient
 
@@ -112,6 +113,14 @@ class UpdateRule(ABC):
         if lent is None or lent.size < like.size or lent.dtype != like.dtype:
             lent = mine[purpose] = np.empty_like(like, shape=(like.size,))
         return lent[: like.size].reshape(like.shape)
+
+
+@lru_cache(maxsize=64)
+def number(value: float, dtype: np.dtype[Any]) -> Array:
+    """Return `value` as an array without axes, not to be changed: with a small array numpy is done with that in half
+    the time that it takes with a Python float, and with the same bits.
+    """
+    return np.array(value, dtype)
 
 
 def l2_norm(values: Array) -> float:

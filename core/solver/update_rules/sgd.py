@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dtrain.core.solver.update_rules.rule import UPDATE_RULES, Array, Step, UpdateRule
+from dtrain.core.solver.update_rules.rule import UPDATE_RULES, Array, Step, UpdateRule, number
 
 
 @UPDATE_RULES.register("SGD")
@@ -17,7 +17,7 @@ class SGD(UpdateRule):
         """Change `data` and the velocity history[0]."""
         velocity = history[0]
         gradient = self.regularise(data, diff, step, step.rate)
-        velocity *= self.solver.momentum
+        velocity *= number(self.solver.momentum, velocity.dtype)
         velocity += gradient
         data -= velocity
         if step.shows_change:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,15 +22,22 @@ from dtrain.core.net.building import build_net
 from dtrain.core.prototxt import read_text
 from dtrain.data.sampler import Shard
 from dtrain.launcher.commands import summary
-from dtrain.launcher.main import main as run_command
 from dtrain.launcher.simulation.memory import count_training
-from dtrain.launcher.simulation.memory_process import peak_bytes
 from dtrain.launcher.synthetic import make_up
 from dtrain.proto import caffe_pb2
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 NUM_ITERATIONS = 3
 MB = 1e6
+# A process that has loaded no more than `dtrain train` does.
+TRAIN = """
+import sys
+from dtrain.launcher.main import main
+from dtrain.launcher.simulation.memory_process import peak_bytes
+code = main(["train", *sys.argv[1:]])
+print(peak_bytes())
+sys.exit(code)
+"""
 
 
 def write_solver(folder: Path, name: str, batch_size: int) -> Path:
@@ -62,10 +70,10 @@ def predict(solver: Path, options: list[str]) -> dict[str, float]:
 
 
 def measure(solver: Path, options: list[str]) -> dict[str, float]:
-    """Return the most megabytes that this process has had once it has trained."""
-    if run_command(["train", "--solver", os.fspath(solver), *options]):
-        raise SystemExit("dtrain train failed")
-    return {"mb": peak_bytes() / MB}
+    """Return the most megabytes that a process has had which has trained."""
+    command = [sys.executable, "-c", TRAIN, "--solver", os.fspath(solver), *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return {"mb": int(done.stdout.splitlines()[-1]) / MB}
 
 
 def main() -> None:

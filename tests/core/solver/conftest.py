@@ -15,15 +15,17 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under mpirun keep the tests of this folder that run on ranks; the others need no second process."""
+    """Under mpirun keep the tests of this folder that run on several ranks; the others need no second process."""
     if ranks.UNDER_MPIRUN:
-        alone = [item for item in items if item.path.is_relative_to(HERE) and not _is_on_ranks(item)]
+        alone = [item for item in items if item.path.is_relative_to(HERE) and not _is_on_several(item)]
         config.hook.pytest_deselected(items=alone)
         items[:] = [item for item in items if item not in alone]
 
 
-def _is_on_ranks(item: pytest.Item) -> bool:
-    return "on_ranks" in getattr(item, "fixturenames", ())
+def _is_on_several(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function) or "on_ranks" not in item.fixturenames:
+        return False
+    return not hasattr(item, "callspec") or item.callspec.params.get("world_size") != 1
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,7 +2,8 @@
 
 `pytest` runs the ranks as threads of its process. `mpirun -n N python -m pytest tests/core/solver` runs the
 tests that ask for `on_ranks`, and no others, on MPI: every process is one of N ranks, and WORLD_SIZES is N
-alone. What such a test compares with, one rank, then runs on rank 0 while the others wait.
+alone. What such a test compares with, one rank, then runs on rank 0 while the others wait; what is on one rank only
+is left out, and of long tables there are a few rows.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def test_buckets_hold_what_learns_and_the_frozen_only_for_the_norm(
                 for b in buckets_of(solver.arena, solver.param)
             ]
 
-    expected = [["conv2.1"], ["conv2.0"], ["ip.1"], ["ip.0"], ["conv.1"], ["conv.0"]]
+    expected = [["conv2.1"], ["conv2.0"], ["ip.0"], ["ip.1"], ["conv.1"], ["conv.0"]]
     assert on_ranks(1, body)[0] == expected
 
 

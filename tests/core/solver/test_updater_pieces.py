@@ -10,6 +10,7 @@ import pytest
 from dtrain.core.solver import updater
 from dtrain.core.solver.update_rules import UPDATE_RULES
 from dtrain.dist.single import SingleCommunicator
+from tests.core.net_builder import inputs
 from tests.core.solver.small_runs import SmallRuns, opened, params_of
 from tests.core.solver.trials import DWIDE, DWIDE_B, WIDE, Trial, make_trial, results_of
 
@@ -23,6 +24,31 @@ def test_apply_in_pieces_is_the_same_as_on_the_whole(name: str, monkeypatch: pyt
         results.append(results_of(trial))
     for whole, pieced in zip(*results, strict=True):
         np.testing.assert_array_equal(whole, pieced)
+
+
+@pytest.mark.parametrize(
+    "fields", ["", "weight_decay: 0.5 iter_size: 3", "weight_decay: 0.5 clip_gradients: 0.7"]
+)
+@pytest.mark.parametrize("name", list(UPDATE_RULES))
+def test_update_of_params_that_lie_together_is_the_same_as_of_each_alone(name: str, fields: str) -> None:
+    text = inputs(x=(1, 16))
+    for below, top in ("xa", "ab", "bc"):
+        text += f'layer {{ name: "{top}" type: "InnerProduct" bottom: "{below}" top: "{top}" '
+        text += "inner_product_param { num_output: 16 } }"
+    results = []
+    for apart in (False, True):
+        trial = make_trial(f'type: "{name}" momentum: 0.5 {fields}', text=text, fill=False)
+        params, random = trial.updater.params, np.random.default_rng(4)
+        for iteration in range(3):
+            for param in params:
+                param.blob.diff[...] = random.standard_normal(param.blob.shape)
+            trial.updater.begin(iteration, 2)
+            for some in [[param] for param in params] if apart else [params]:
+                trial.updater.update(some)
+        blobs = [param.blob for param in params]
+        results.append([array for blob in blobs for array in (blob.data, blob.diff)] + trial.updater.history)
+    for together, alone in zip(*results, strict=True):
+        np.testing.assert_array_equal(together, alone)
 
 
 @pytest.mark.parametrize("fields", ["weight_decay: 0.5 iter_size: 3", "clip_gradients: 0.7"])

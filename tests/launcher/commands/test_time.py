@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dtrain.launcher.main import main
+from tests.launcher.simulation.nets import DATA, dims, inner_product, loss
 from tests.played.cupy import play_cupy
 
 
@@ -52,3 +53,29 @@ def test_time_on_a_gpu_says_which(
     arguments = ["time", "--model", "net.prototxt", "--iterations", "1", "--engine", "cupy", "--gpu", "1"]
     assert main(arguments) == 0
     assert "] Using cupy: cupy played, GPU 1 (Played 1)\n" in capsys.readouterr().err
+
+
+def test_time_with_recomputation_says_what_it_costs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = DATA.format(data=dims(4, 64), target=dims(4, 10)) + inner_product("ip", "data", 64)
+    names = ["ip", *(f"y{k}" for k in range(30))]
+    for below, top in zip(names, names[1:], strict=False):
+        text += f'layer {{ name: "{top}" type: "TanH" bottom: "{below}" top: "{top}" }}\n'
+    model = tmp_path / "deep.prototxt"
+    model.write_text(text + inner_product("end", names[-1], 10) + loss("end"))
+    command = ["time", "--model", str(model), "--iterations", "2"]
+    assert main(command) == 0
+    assert "recomputing" not in capsys.readouterr().out
+    assert main([*command, "--recompute"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.match(r"  recomputing: \d+\.\d{3} ms of it, \d+\.\d%, for layers that run forward again", last)
+
+
+def test_time_with_recomputation_of_a_net_that_would_not_need_less_says_so(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["time", "--model", "net.prototxt", "--iterations", "1", "--recompute"]) == 0
+    captured = capsys.readouterr()
+    assert "--recompute: no layer runs forward again" in captured.err
+    assert "recomputing" not in captured.out

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dtrain.core.engines import create_engine
+from dtrain.core.engines.onednn.library import MissingLibrary
 from dtrain.launcher.simulation.memory_process import measure_process, peak_bytes
 from tests.conftest import ROOT
 
@@ -33,6 +35,14 @@ def test_measure_process_is_less_than_a_process_that_has_loaded_more_and_is_meas
     hits = measure_process.cache_info().hits
     assert measure_process("reference") == measured
     assert measure_process.cache_info().hits == hits + 1
+
+
+def test_measure_process_without_convolutions_is_less() -> None:
+    try:
+        create_engine("onednn")
+    except MissingLibrary:
+        pytest.skip("oneDNN, of which their code is a part, is not installed")
+    assert measure_process("onednn", convolves=False) < measure_process("onednn") - 2_000_000
 
 
 def test_measure_process_of_an_unknown_engine_fails_with_what_it_said() -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from dtrain.core.engines import create_engine
+from dtrain.core.engines.onednn.library import MissingLibrary
 from dtrain.core.net.net import Net
-from dtrain.launcher.simulation.memory_report import memory_lines, training_lines
+from dtrain.launcher.simulation.memory_report import fusion_lines, memory_lines, training_lines
 from dtrain.proto import caffe_pb2
 from tests.core.net_builder import TEST, make_net
 from tests.launcher.simulation.nets import DATA, build, dims, inner_product, loss
@@ -40,3 +44,20 @@ def test_training_lines_are_those_of_a_net_with_a_loss_in_training(tmp_path: Pat
     without_loss, _ = build(tmp_path, TEXT)
     assert lines(without_loss) == []
     assert lines(make_net(TEXT + loss("ip"), TEST)) == []
+
+
+def test_fusion_lines_name_the_first_group_and_count_the_others() -> None:
+    text = DATA.format(data=dims(8, 16), target=dims(8, 32))
+    for name, below in (("a", "data"), ("b", "a"), ("c", "b")):
+        text += inner_product(name, below, 32)
+        text += f'layer {{ name: "relu_{name}" type: "ReLU" bottom: "{name}" top: "{name}" }}\n'
+    try:
+        engine = create_engine("onednn")
+    except MissingLibrary:
+        pytest.skip("oneDNN is not installed")
+    net = make_net(text + loss("c"), engine=engine)
+    assert fusion_lines(net) == []
+    net.fuse()
+    assert fusion_lines(net) == [
+        "    there layers run as one, and what lies between takes nothing: a + relu_a and 2 groups more"
+    ]

@@ -15,6 +15,8 @@ from tests.core.engines.cudnn.conftest import Bench
 
 WINDOWS = {
     "plain": ((2, 3, 6, 5), (3, 2), (2, 2), (2, 2), (0, 0)),
+    "in packs of channels": ((2, 16, 6, 7), (3, 3), (3, 3), (2, 2), (0, 0)),
+    "in packs of channels, padded": ((2, 8, 5, 5), (5, 5), (3, 3), (1, 1), (1, 1)),
     "overlapping, hanging over": ((2, 9, 6, 7), (3, 3), (3, 3), (2, 2), (0, 0)),
     "padded, hanging over": ((1, 2, 6, 7), (4, 4), (3, 3), (2, 2), (1, 1)),
     "uneven": ((2, 2, 7, 5), (4, 6), (4, 2), (1, 1), (0, 1)),

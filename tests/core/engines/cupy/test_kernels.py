@@ -18,8 +18,8 @@ VARIANTS = {
     "epilogue": [{"VALUE": "Bfloat16"}],
     "gradients": [{}],
     "pooling": [
-        {"VALUE": "float", "WINNER": "unsigned char", "CHANNELS_LAST": "0"},
-        {"VALUE": "Half", "WINNER": "int", "CHANNELS_LAST": "1"},
+        {"VALUE": "float", "WINNER": "unsigned char", "CHANNELS_LAST": "0", "PACK": "1"},
+        {"VALUE": "Half", "WINNER": "int", "CHANNELS_LAST": "1", "PACK": "8"},
     ],
     "statistics": [{}],
     "transform": [{"VALUE": "float"}],

@@ -210,12 +210,30 @@ def test_fused_batch_norm_with_relu_lets_a_param_that_is_no_number_be_seen(
     assert not np.isfinite(case.forward()[:, 5]).all()
 
 
-def test_fused_batch_norm_with_relu_of_equal_values_and_no_eps_lets_it_be_seen(bench: Any) -> None:
+@pytest.mark.parametrize("eps", [0.0, -1e-3])
+def test_fused_batch_norm_with_relu_of_equal_values_and_no_eps_lets_it_be_seen(
+    bench: Any, eps: float
+) -> None:
     x = bench.normal(4, 32, 3, 5)
     x[:, 3] = 2
-    case = Case(bench, FusedBatchNormSpec(BatchNormSpec(x.shape, 0.0, True), relu=True), x)
+    case = Case(bench, FusedBatchNormSpec(BatchNormSpec(x.shape, eps, True), relu=True), x)
     case.prepare("blocked", in_place=False)
-    assert np.isnan(case.forward()[:, 3]).all(), "0 / 0"
+    assert np.isnan(case.forward()[:, 3]).all(), "0 / 0, or the root of a negative number"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("layout", ["plain", "blocked"])
+def test_fused_batch_norm_with_relu_of_numbers_whose_squares_are_none_gives_what_the_reference_gives(
+    bench: Any, layout: str
+) -> None:
+    case = Case(bench, FusedBatchNormSpec(BatchNormSpec((4, 32, 3, 5), 1e-3, True), relu=True))
+    case.shift[5] = 3e19
+    y, x_diff, *_ = case.run_reference()
+    case.prepare(layout, in_place=True)
+    found = case.forward()
+    np.testing.assert_allclose(found[:, 5], y[:, 5], rtol=1e-6)
+    bench.expect(np.delete(found, 5, axis=1), np.delete(y, 5, axis=1))
+    bench.expect(case.backward(), x_diff)
 
 
 def test_fused_batch_norm_gives_no_gradient_that_nobody_wants(bench: Any) -> None:

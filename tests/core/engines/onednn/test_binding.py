@@ -123,6 +123,19 @@ def test_scratchpad_is_one_per_thread_and_grows(binding: dnn.Binding) -> None:
     assert not np.shares_memory(others[0], binding.scratchpad(1000))
 
 
+def test_locate_says_where_an_array_is_also_where_one_that_is_gone_was_known(
+    binding: dnn.Binding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dnn, "_MOST_LOCATED", 10)
+    base = np.zeros(100, np.float32)
+    for start in range(100):  # views that may well be new objects in an old one's place
+        array = base[start:]
+        for _ in range(2):
+            reference, address = binding.locate(array)
+            assert reference() is array
+            assert address == array.ctypes.data
+
+
 @pytest.mark.parametrize(("num_bytes", "count"), [(0, 0), (4, 1), (5, 2)])
 def test_make_array_holds_the_bytes_and_starts_on_a_cache_line(num_bytes: int, count: int) -> None:
     array = dnn.make_array(num_bytes)

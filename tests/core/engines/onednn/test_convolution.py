@@ -21,6 +21,9 @@ SPECS = {
     "image": ConvolutionSpec((2, 3, 9, 9), (32, 3, 5, 5), (2, 32, 9, 9), 1, (1, 1), (2, 2), (1, 1)),
     "blocks": ConvolutionSpec((2, 32, 7, 8), (48, 32, 3, 3), (2, 48, 4, 4), 1, (2, 2), (1, 1), (1, 1)),
     "no blocks": ConvolutionSpec((2, 20, 8, 8), (50, 20, 5, 5), (2, 50, 4, 4), 1, (1, 1), (0, 0), (1, 1)),
+    "rows of pages": ConvolutionSpec(
+        (1, 1024, 3, 2), (20, 1024, 1, 1), (1, 20, 3, 2), 1, (1, 1), (0, 0), (1, 1)
+    ),
     "rest left out": ConvolutionSpec((1, 16, 8, 8), (16, 16, 3, 3), (1, 16, 3, 3), 1, (3, 3), (1, 1), (1, 1)),
     "groups": ConvolutionSpec((2, 32, 6, 6), (64, 16, 3, 3), (2, 64, 6, 6), 1, (1, 1), (1, 1), (1, 1), 2),
     "depthwise": ConvolutionSpec((2, 20, 6, 6), (20, 1, 3, 3), (2, 20, 6, 6), 1, (1, 1), (1, 1), (1, 1), 20),
@@ -212,6 +215,24 @@ def test_convolution_asks_for_channels_last_where_blocks_would_be_filled_up(benc
     operation = Convolution(plain_last, bench.engine)
     assert operation.x_memory is bench.memory("channels last", plain_last.x_shape)
     assert operation.y_memory is bench.memory("channels last", plain_last.y_shape)
+
+
+@pytest.mark.parametrize("benches", ["bench", "bf16_bench"])
+@pytest.mark.parametrize(("outputs", "kernel", "is_direct"), [(50, 5, True), (48, 5, False), (50, 1, False)])
+def test_convolution_whose_channels_leave_a_rest_is_not_done_by_small_products(
+    request: pytest.FixtureRequest, benches: str, outputs: int, kernel: int, is_direct: bool
+) -> None:
+    engine = request.getfixturevalue(benches).engine
+    if not engine.binding.library.has_bf16:
+        pytest.skip("it is so on CPUs with avx512_bf16")
+    spec = replace(
+        SPECS["no blocks"],
+        weight_shape=(outputs, 20, kernel, kernel),
+        y_shape=(2, outputs, 9 - kernel, 9 - kernel),
+    )
+    operation = engine.create(spec)
+    operation.work_in(LAST)
+    assert ("brgconv" in operation.what.implementation()) == (not is_direct)
 
 
 def test_convolution_over_four_axes_is_not_offered(bench: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf import text_format
 
 from dtrain.core.solver.update_rules import UPDATE_RULES
-from dtrain.core.solver.update_rules.rule import Step, l2_norm, sum_of_squares
+from dtrain.core.solver.update_rules.rule import Step, l2_norm, number, sum_of_squares
 from dtrain.proto import caffe_pb2
 
 
@@ -97,6 +97,15 @@ def test_regularise_scales_adds_decay_and_multiplies(
     assert rule.regularise(data, diff, step, times) is diff
     np.testing.assert_array_equal(diff, expected)
     np.testing.assert_array_equal(data, W)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_number_multiplies_as_a_float_does_to_the_last_bit(dtype: type) -> None:
+    values = np.random.default_rng(1).standard_normal(1000).astype(dtype)
+    for factor in (0.1, 1 / 3, -7e-9, 0.0, 1e30):
+        multiplied = values * number(factor, values.dtype)
+        assert multiplied.dtype == dtype
+        np.testing.assert_array_equal(multiplied, values * factor)
 
 
 def test_scratch_is_one_memory_that_grows_as_needed() -> None:

@@ -109,7 +109,7 @@ class Storage:
     is_shown: somebody may hold the host array and change it at any time, so that copies of it are made anew at each
     reading. pool: where memory is borrowed from; None: it has its own. given_back: whose values were here, in words,
     once their memory belongs to others; `valid` then still says where they lay. "": they are here, or were never
-    written. is_placed: the host array is part of an arena.
+    written. home: where the array is part of an arena, None if none is.
     """
 
     __slots__ = (
@@ -117,7 +117,7 @@ class Storage:
         "copies",
         "dtype",
         "given_back",
-        "is_placed",
+        "home",
         "is_shown",
         "pool",
         "valid",
@@ -129,7 +129,7 @@ class Storage:
         self.copies: dict[Memory, Any] = {}
         self.valid: set[Memory] = set()
         self.is_shown = False
-        self.is_placed = False
+        self.home: Memory | None = None
         self.pool = pool
         self.given_back = ""
 
@@ -211,13 +211,21 @@ class Storage:
         That of the host is kept, for people and arenas may hold it, unless it is borrowed.
         """
         for memory in [memory for memory in self.copies if memory not in self.valid]:
-            if memory is not HOST or (self._is_borrowed(self.copies[HOST]) and not self.is_shown):
+            if memory is HOST:
+                stays = self.is_shown or not self._is_borrowed(self.copies[HOST])
+            else:
+                stays = memory is self.home
+            if not stays:
                 self._drop(memory)
 
     def drop_layouts(self, but: Collection[Memory] = ()) -> None:
-        """Give back all but the host's copy, if that is valid, and those in the memories `but`."""
-        if HOST in self.valid and len(self.copies) > 1:
-            for memory in [memory for memory in self.copies if memory is not HOST and memory not in but]:
+        """Give back all but the copy at home, on the host if there is none, if that is valid, and those in `but`."""
+        home = self.home or HOST
+        if home in self.valid and len(self.copies) > 1:
+            dropped = [
+                memory for memory in self.copies if not self.stays(memory) and memory not in (home, *but)
+            ]
+            for memory in dropped:
                 self.valid.discard(memory)
                 self._drop(memory)
 
@@ -244,7 +252,7 @@ class Storage:
 
     def stays(self, memory: Memory) -> bool:
         """Return whether others count on the array in `memory`: they hold it, or it is part of an arena."""
-        return memory is HOST and (self.is_shown or self.is_placed)
+        return memory is self.home or (memory is HOST and self.is_shown)
 
     def exchange(self, memory: Memory, array: Any = None) -> tuple[Any, MemoryPool | None]:
         """Hand over the copy in `memory`, which does not stay, and take `array`, whatever it contains, in its place;
@@ -258,12 +266,12 @@ class Storage:
             self.copies[memory] = array
         return found, self.pool if self._is_borrowed(found) else None
 
-    def replace(self, host: NDArray[Any]) -> None:
-        """Let the flat host array, which holds the values already, be the only copy, and stay so."""
-        self.is_placed = True
-        self.capacity = host.size
-        self.copies = {HOST: host}
-        self.valid = {HOST}
+    def replace(self, array: Any, memory: Memory) -> None:
+        """Let the flat array in `memory`, which holds the values already, be the only copy, and stay so."""
+        self.home = memory
+        self.capacity = array.size
+        self.copies = {memory: array}
+        self.valid = {memory}
 
     def _make_copy(self, memory: Memory) -> Any:
         if self.pool is None:
@@ -359,13 +367,13 @@ class Tensor:
             self.storage = other.storage
             self._forget_view()
 
-    def move_into(self, host: NDArray[Any]) -> None:
-        """Keep the values in the flat array `host` (a slice of an arena) from now on, also for the tensors that
-        share them.
+    def move_into(self, array: Any, memory: Memory = HOST) -> None:
+        """Keep the values in the flat `array` (a slice of an arena) in `memory` from now on, also for the tensors
+        that share them.
         """
-        assert host.shape == (self.count,), f"a tensor of {self.count} values does not fit {host.shape}"
-        host[...] = self.read().reshape(-1)
-        self.storage.replace(host)
+        assert array.shape == (self.count,), f"a tensor of {self.count} values does not fit {array.shape}"
+        array[...] = self.read(memory).reshape(-1)
+        self.storage.replace(array, memory)
         self._forget_view()  # it would keep the memory that the values have left
 
     def _make_view(self, memory: Memory, array: Any) -> Any:
@@ -377,3 +385,17 @@ class Tensor:
 
     def _forget_view(self) -> None:
         self._memory = self._array = self._view = None
+
+
+def to_host(array: Any) -> NDArray[Any]:
+    """Return a copy of an array, numpy's or a GPU's, on the host."""
+    copy: NDArray[Any] = array.copy() if isinstance(array, np.ndarray) else array.get()
+    return copy
+
+
+def assign(array: Any, values: NDArray[Any]) -> None:
+    """Write host `values` into an array without gaps, numpy's or a GPU's, of as many values."""
+    if isinstance(array, np.ndarray):
+        array[...] = values.reshape(array.shape)
+    else:
+        array.set(np.ascontiguousarray(values.reshape(array.shape), array.dtype))

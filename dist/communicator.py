@@ -55,9 +55,11 @@ class Communicator(ABC):
         waited_s: seconds that this rank has spent in collective calls so far.
         reason: why this kind was chosen, "4 ranks on one host"; create.py sets it.
         lock: held in each call; who tests or waits for a Reduction while another thread may be inside holds it too.
+        takes_device_arrays: whether arrays may be cupy's, in this rank's GPU, in all calls but those with bytes.
     """
 
     name: ClassVar[str]
+    takes_device_arrays: ClassVar[bool] = False
 
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
@@ -79,7 +81,7 @@ class Communicator(ABC):
 
     def broadcast(self, array: Array, root: int = 0) -> None:
         """Overwrite `array` on every rank with what it holds on rank `root`, in place. Collective."""
-        check_array(array, writes=True)
+        self._accept(array, writes=True)
         if not 0 <= root < self.world_size:
             raise ValueError(f"broadcast: root must be 0 to {self.world_size - 1}, got {root}")
         with self._inside("broadcast"):
@@ -92,7 +94,7 @@ class Communicator(ABC):
         the implementation's, unless ordered_sums is set. float16 and bfloat16 travel as they are, are summed in
         float32 and rounded once; uint8 and int64 wrap around.
         """
-        check_array(array, writes=True)
+        self._accept(array, writes=True)
         with self._inside("all_reduce"):
             self._all_reduce(array)
 
@@ -103,7 +105,7 @@ class Communicator(ABC):
         is done. Reductions that were started are done in the order of their starts, and every other collective
         call may be made meanwhile. Not every kind moves on by itself: call `test` from time to time.
         """
-        check_array(array, writes=True)
+        self._accept(array, writes=True)
         with self._inside("start_all_reduce"):
             return self._start_all_reduce(array)
 
@@ -121,7 +123,7 @@ class Communicator(ABC):
 
         The result has the shape (world_size, *array.shape); `array` itself is left as it is.
         """
-        check_array(array, writes=False)
+        self._accept(array, writes=False)
         with self._inside("all_gather"):
             return self._all_gather(array)
 
@@ -153,6 +155,10 @@ class Communicator(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give back what the communicator holds; no call may follow. Collective."""
+
+    def _accept(self, array: Array, writes: bool) -> None:
+        """Raise TypeError or ValueError unless `array` is one that this communicator takes."""
+        check_array(array, writes)
 
     def _inside(self, call: str) -> _Call:
         """Return what lets `activity` name the collective call while this rank is in it."""

@@ -56,6 +56,7 @@ class NcclCommunicator(Communicator):
     """
 
     name = "nccl"
+    takes_device_arrays = True
 
     def __init__(self, host: Communicator, device: int | None = None) -> None:
         self._host = host

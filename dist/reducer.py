@@ -11,6 +11,9 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
 
 from dtrain.dist.communicator import Array, Communicator
 from dtrain.dist.reduction import Reduction
@@ -24,7 +27,7 @@ class Reducer:
     """Reduces slices of one arena. All ranks start the same buckets in the same order.
 
     Arguments:
-        arena: (n,) float32, from communicator.allocate for speed.
+        arena: (n,) float32, from communicator.allocate for speed; or in a GPU's memory, if the communicator takes it.
         buckets: slices of it, numbered in the order in which they are started in each round.
         titles: what to call each bucket in the line of a failure.
         wire: what travels instead of float32, or None.
@@ -44,6 +47,7 @@ class Reducer:
         self._values = [arena[bucket] for bucket in buckets]
         self._titles = [f"summing bucket {k} of {len(buckets)} ({title})" for k, title in enumerate(titles)]
         self._wire = wire if communicator.world_size > 1 else None
+        self._arena: Any = arena
         self._wires = self._allocate_wires() if self._wire else self._values
         self._started: list[Reduction] = []
         self._num_done = 0
@@ -109,9 +113,15 @@ class Reducer:
     def _allocate_wires(self) -> list[Array]:
         assert self._wire is not None
         sizes = [self._wire.size(values.size) for values in self._values]
-        memory = self._communicator.allocate(sum(sizes), self._wire.dtype)
+        memory = self._allocate(sum(sizes), self._wire.dtype)
         ends = [sum(sizes[: k + 1]) for k in range(len(sizes))]
         return [memory[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+
+    def _allocate(self, num_elements: int, dtype: np.dtype[Any]) -> Array:
+        """Return memory where the arena is: the communicator's, or a GPU's."""
+        if isinstance(self._arena, np.ndarray):
+            return self._communicator.allocate(num_elements, dtype)
+        return np.zeros_like(self._arena, dtype, shape=num_elements)
 
 
 def _keep_moving(reducer: weakref.ref[Reducer], under_way: threading.Event) -> None:

@@ -10,6 +10,8 @@ import os
 import socket
 from typing import NoReturn
 
+import numpy as np
+
 from dtrain.dist.communicator import Array, Communicator
 from dtrain.dist.flush import flush_output
 from dtrain.dist.topology import topology_from_hosts
@@ -19,6 +21,7 @@ class SingleCommunicator(Communicator):
     """Be the only rank."""
 
     name = "single"
+    takes_device_arrays = True
 
     def __init__(self) -> None:
         super().__init__(topology_from_hosts([socket.gethostname()], 0))
@@ -29,6 +32,11 @@ class SingleCommunicator(Communicator):
 
     def close(self) -> None:
         """Do nothing: there is nothing to give back."""
+
+    def _accept(self, array: Array, writes: bool) -> None:
+        """Take what is in a GPU's memory too: nothing touches it."""
+        if isinstance(array, np.ndarray):
+            super()._accept(array, writes)
 
     def _broadcast(self, array: Array, root: int) -> None:
         """Leave `array` as it is: it holds what the root has."""

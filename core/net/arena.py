@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtrain.core.net.params import Param
+from dtrain.core.tensor import HOST, Memory, assign, to_host
 from dtrain.dist.memory import ALIGNMENT_BYTES, aligned_zeros
 
 Array = NDArray[Any]
@@ -30,18 +31,24 @@ class Arena:
     Arguments:
         params: the ones that get gradients, in the order of forward.
         num_extra: values before the diffs.
-        allocate: gives the memory of the diffs, zeros that start on a cache line: a communicator's allocate.
+        allocate: gives the memory of diffs on the host, zeros that start on a cache line: a communicator's allocate.
+        memory: where the values are to be: the host's, or a GPU's.
 
     params: the same in the order in which they lie here: those that learn as backward makes them ready, then those
     with lr_mult 0. places: where each one's diff is in `reduced`. places_in_data: where its values are in `data`, and
     the diff in `diff`.
 
-    data, diff, reduced (the extra values and diff) and extra are host arrays. An engine may hold newer values
-    elsewhere, so ask for them by the methods.
+    data, diff and reduced (the extra values and diff) are arrays in `memory`. An engine may hold newer values
+    elsewhere, so ask for them by the methods. extra is a host array; on a GPU it takes send_extra and take_extra to
+    let its values travel with the diffs.
     """
 
     def __init__(
-        self, params: Sequence[Param], num_extra: int = 0, allocate: Allocate = aligned_zeros
+        self,
+        params: Sequence[Param],
+        num_extra: int = 0,
+        allocate: Allocate = aligned_zeros,
+        memory: Memory = HOST,
     ) -> None:
         as_ready = _as_ready(params)
         learned = [param for param in as_ready if param.learning_rate_multiplier]
@@ -53,31 +60,52 @@ class Arena:
             self.places.append(slice(end, end + param.blob.count))
             end += _round_up(param.blob.count)  # each param starts on a cache line
         self.places_in_data = [slice(p.start - num_before, p.stop - num_before) for p in self.places]
-        self.data: Array = aligned_zeros(end - num_before)
-        self.reduced: Array = allocate(end, np.dtype(np.float32))
+        self.memory = memory
+        self.data: Array = memory.allocate(end - num_before, np.float32)
+        self.reduced = self.zeros(end, allocate)
         self.diff = self.reduced[num_before:]
-        self.extra = self.reduced[:num_extra]
+        self._sent_extra = self.reduced[:num_extra]
+        self.extra: Array = self._sent_extra if memory is HOST else np.zeros(num_extra, np.float32)
         for param, place in zip(self.params, self.places_in_data, strict=True):
-            param.blob.data_tensor.move_into(self.data[place])
-            param.blob.diff_tensor.move_into(self.diff[place])
+            param.blob.data_tensor.move_into(self.data[place], memory)
+            param.blob.diff_tensor.move_into(self.diff[place], memory)
 
     def update_data(self) -> Array:
         """Return the data of all params for changing: the newest values, and the only ones from now on."""
         for param in self.params:
-            param.blob.update_data()
+            param.blob.update_data(self.memory)
         return self.data
 
     def update_reduced(self) -> Array:
         """Return the extra values and the diffs for changing: the newest, and the only ones from now on."""
-        for param in self.params:
-            param.blob.update_diff()
+        self.gather(self.params)
         return self.reduced
+
+    def zeros(self, num_values: int, allocate: Allocate) -> Array:
+        """Return zeros in the arena's memory, for sums over ranks. allocate: as for the arena itself."""
+        take = allocate if self.memory is HOST else self.memory.allocate
+        return take(num_values, np.dtype(np.float32))
+
+    def gather(self, params: Sequence[Param]) -> None:
+        """Let the diffs of `params` that are here be the newest, and the only ones from now on."""
+        for param in params:
+            param.blob.update_diff(self.memory)
 
     def clear(self) -> None:
         """Set the diffs and the extra values to 0; the arrays show it once they have been asked for by a method."""
         for param in self.params:
             param.blob.clear_diff()
         self.extra[...] = 0
+
+    def send_extra(self) -> None:
+        """Put the extra values before the diffs, which are about to be summed."""
+        if self._sent_extra is not self.extra:
+            assign(self._sent_extra, self.extra)
+
+    def take_extra(self) -> None:
+        """Take the sums of the extra values; waits for a GPU."""
+        if self._sent_extra is not self.extra:
+            self.extra[...] = to_host(self._sent_extra)
 
 
 def _as_ready(params: Sequence[Param]) -> list[Param]:

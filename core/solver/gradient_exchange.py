@@ -82,7 +82,7 @@ class GradientExchange:
         """
         self.iteration = iteration
         for bucket in self._buckets[self._reducer.num_started :]:
-            _bring_to_host(bucket)
+            self._arena.gather(bucket)
         for k in self._reducer.complete():
             yield self._buckets[k]
 
@@ -104,7 +104,7 @@ class GradientExchange:
             return
         k = self._reducer.num_started
         while k < len(self._buckets) and self._ready_at[k] >= layer_index:
-            _bring_to_host(self._buckets[k])
+            self._arena.gather(self._buckets[k])
             k += 1
             self._reducer.start_to(k)
         self._reducer.move_on()
@@ -153,7 +153,7 @@ class StaleExchange(GradientExchange):
         yield from given
 
     def _reduced(self, communicator: Communicator) -> np.ndarray:
-        self._copy = communicator.allocate(self._arena.reduced.size, np.dtype(np.float32))
+        self._copy = self._arena.zeros(self._arena.reduced.size, communicator.allocate)
         return self._copy
 
     def _follow(self, net: Net) -> None:
@@ -203,12 +203,6 @@ def make_wire(solver: caffe_pb2.SolverParameter, world_size: int) -> Wire | None
     if precision == caffe_pb2.DtrainSolverParameter.FLOAT16:
         return Float16Wire(world_size)
     return Bfloat16Wire() if precision == caffe_pb2.DtrainSolverParameter.BFLOAT16 else None
-
-
-def _bring_to_host(params: Sequence[Param]) -> None:
-    """Let the host's diffs be the newest, and the only ones from now on."""
-    for param in params:
-        param.blob.update_diff()
 
 
 def _title(params: Sequence[Param]) -> str:

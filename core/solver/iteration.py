@@ -99,12 +99,14 @@ class Iteration:
         self.requests.send(extra[:NUM_REQUESTS])
         extra[Extra.NON_FINITE] = bool(self._non_finite)
         extra[Extra.BUSY_S] = self.pace.lap()
+        self._arena.send_extra()
 
     def _take(self, sums: Iterator[Sequence[Param]]) -> None:
         """Update the params of each bucket of `sums`, all at once where the norm of all gradients is asked for."""
         first = next(sums, None)
         if first is None:
             return
+        self._arena.take_extra()
         iteration, world_size = self._exchange.iteration, self._communicator.world_size
         if self._arena.extra[Extra.NON_FINITE]:
             self._leave_out(sums)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from dtrain.core.errors import UserError
@@ -36,6 +37,7 @@ from dtrain.core.snapshots import (
 from dtrain.core.solver.recipe import Recipe, snapshot_format
 from dtrain.core.solver.retention import Retention
 from dtrain.core.solver.weight_average import WeightAverage
+from dtrain.core.tensor import assign, to_host
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.guard import on_rank_0, together
 from dtrain.proto import caffe_pb2
@@ -102,7 +104,10 @@ class Keeper:
         """Find out before training whether snapshots can be written. Raises UserError."""
 
         def check() -> None:
-            self.store.check(self._net.name, layer_records(self._net, with_diff), self._history)
+            shapes = [
+                np.empty(array.shape, np.float32) for array in self._history
+            ]  # nothing of it is touched
+            self.store.check(self._net.name, layer_records(self._net, with_diff), shapes)
             self.store.probe()
 
         self._on_rank_0(check)
@@ -122,7 +127,7 @@ class Keeper:
             log.info("Snapshotting solver state to %s %s", words, path)
             records = layer_records(self._net, with_diff, copy=True)
             averages = self._averaged_records()
-            history = [array.copy() for array in self._history]
+            history = [to_host(array) for array in self._history]
             self._submit(
                 lambda: self.store.write(self._net.name, records, history, manifest, averages, carried),
                 iteration,
@@ -214,7 +219,7 @@ class Keeper:
         if snapshot.model_path is not None:
             copy_weights(self._net, snapshot.read_weights(), os.fspath(snapshot.model_path))
         for mine, kept in zip(self._history, state.history, strict=True):
-            mine[...] = kept.reshape(mine.shape)
+            assign(mine, kept)
         return Restored(state.iter, state.current_step, snapshot.manifest), carried
 
     def _share_averages(self, path: str, manifest: Manifest | None) -> None:

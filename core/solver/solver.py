@@ -54,8 +54,9 @@ from dtrain.core.solver.place import (
 )
 from dtrain.core.solver.recipe import Recipe
 from dtrain.core.solver.testing import Tester
-from dtrain.core.solver.updater import Updater
+from dtrain.core.solver.updaters import make_updater
 from dtrain.core.solver.weight_average import WeightAverage
+from dtrain.core.tensor import HOST
 from dtrain.data.errors import DataError
 from dtrain.dist.activity import Activity
 from dtrain.dist.communicator import Communicator
@@ -107,7 +108,12 @@ class Solver:
         self.seed = agree_on_seed(self.param.random_seed, communicator)
         agree(communicator, "net and solver", digest_of(recipe))
         together(communicator, self._build_nets, (UserError, DataError))
-        self.arena = Arena(self.net.param_table.with_gradients, NUM_EXTRA, communicator.allocate)
+        self.arena = Arena(
+            self.net.param_table.with_gradients,
+            NUM_EXTRA,
+            communicator.allocate,
+            engine.memory if communicator.takes_device_arrays else HOST,
+        )
         self.exchange = make_exchange(self.net, self.arena, communicator, self.param, wire)
         together(communicator, self._build_rest, (UserError, DataError))
         self.broadcast_params()
@@ -133,7 +139,7 @@ class Solver:
 
     def _build_rest(self) -> None:
         param, recipe, communicator = self.param, self.recipe, self.communicator
-        self.updater = Updater(param, self.net.learnable_params, self.arena)
+        self.updater = make_updater(param, self.net.learnable_params, self.arena, self.engine)
         self.updater.rate_factor = rate_factor(param, self.net)
         self.average = WeightAverage(self.arena, param.dtrain_param.ema_decay)
         self.iteration = Iteration(

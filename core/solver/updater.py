@@ -24,7 +24,6 @@ from dtrain.core.solver.update_rules.rule import Array, Step, sum_of_squares
 from dtrain.core.solver.update_runs import Multipliers, Run, find_runs
 from dtrain.data.workers import Workers
 from dtrain.dist.cores import num_threads_of
-from dtrain.dist.memory import aligned_zeros
 from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)
@@ -61,7 +60,9 @@ class Updater:
         self.params = params
         self.arena = arena
         self.rule = UPDATE_RULES[solver.type](solver)
-        self._histories = [aligned_zeros(arena.data.size) for _ in range(self.rule.num_histories)]
+        self._histories = [
+            arena.memory.allocate(arena.data.size, np.float32) for _ in range(self.rule.num_histories)
+        ]
         self.history = [array for kind in self._histories for array in _by_param(kind, params, arena)]
         self.num_reductions = 0
         self.rate_factor = 1.0
@@ -100,7 +101,7 @@ class Updater:
         self._steps.clear()
 
     def update(self, params: Sequence[Param]) -> None:
-        """Update `params`, some of all, whose diffs are sums now, on the host and nowhere else."""
+        """Update `params`, some of all, whose diffs are sums now, in the arena's memory and nowhere else."""
         if not self.debug_info:
             self._update(params)
             return
@@ -118,7 +119,7 @@ class Updater:
         num_values = 0
         for run in self._runs_of(params):
             for param in run.params:
-                param.blob.update_data()
+                param.blob.update_data(self.arena.memory)
             step = self._step(run.multipliers)
             work += [(*piece, step) for piece in run.pieces]
             num_values += run.num_values

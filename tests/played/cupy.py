@@ -2,7 +2,7 @@
 
 As with cupy, an array of the host and one of the device don't meet in an operation, nothing turns a device array into
 a host array but `asnumpy` and `get`, and sums down to one value are arrays still. Values lie in host memory and are
-computed by numpy. Where cupy is installed, which it can be without a GPU, it must have the names and take the arguments.
+computed by numpy. Where cupy is installed, as it can be without a GPU, it must have the names and take the arguments.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 from dtrain.dist.cupy_library import load_cupy
 from tests.played.cuda import Cuda
 from tests.played.kernels import PlayedRawKernel
-
 
 REAL_GPU = "DTRAIN_REAL_GPU"  # set, tests of engines for GPUs run on the one that is here, and nothing is played
 
@@ -81,7 +80,8 @@ class DeviceArray(NDArrayOperatorsMixin):
         """Return a copy on the host."""
         if out is None:
             return self._values.copy()
-        assert out.flags.c_contiguous and (out.shape, out.dtype) == (self._values.shape, self._values.dtype)
+        assert out.flags.c_contiguous
+        assert (out.shape, out.dtype) == (self._values.shape, self._values.dtype)
         out[...] = self._values
         return out
 

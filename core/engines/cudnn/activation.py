@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines.cudnn import declarations as dnn
 from dtrain.core.engines.cudnn.binding import ONE, ZERO, Descriptor, address
-from dtrain.core.engines.cudnn.by_memory import SMALL, Unary
+from dtrain.core.engines.cudnn.by_memory import Unary
+from dtrain.core.engines.cudnn.memory import ChannelsLast, bits
+from dtrain.core.engines.cupy.memory import DeviceMemory
 from dtrain.core.engines.engine import NotOffered
 from dtrain.core.engines.operations import ActivationSpec, Shape
 
@@ -15,8 +18,15 @@ if TYPE_CHECKING:
     from dtrain.core.engines.cudnn.engine import CudnnEngine
 
 
+_SMALL = (2, 8, 4, 4)
+_MOST_AXES = 5
+
+
 class Activation(Unary):
-    """Carry out an ActivationSpec. In place, x is y and holds y's values when backward comes; relu shows NaN."""
+    """Carry out an ActivationSpec. In place, x is y and holds y's values when backward comes; relu shows NaN.
+
+    cuDNN's documents don't say for which 16-bit types it has the functions, so that a few values are tried once.
+    """
 
     def __init__(self, spec: ActivationSpec, engine: CudnnEngine) -> None:
         if spec.negative_slope:
@@ -45,20 +55,34 @@ class Activation(Unary):
             *(self._what, ONE, values, data, values, y_diff, values, data, ZERO, values, x_diff),
         )
 
-    @classmethod
-    def try_out(cls, engine: CudnnEngine, x: Blob, y: Blob) -> None:
-        """Run forward and backward."""
-        for function in dnn.ACTIVATIONS:
-            operation = cls(ActivationSpec(SMALL, function), engine)
-            operation.run_forward(x, y)
-            operation.run_backward(x, y)
+    def for_data(self, x: Blob) -> DeviceMemory | ChannelsLast:
+        """Return where to work on the data of x: where they lie if that can be."""
+        memory, plain = super().for_data(x), self.memories.plain
+        if memory is plain:
+            return plain
+        if self.engine.has_half_activations is None:
+            self.engine.has_half_activations = True
+            self._try_out()
+        return memory if self.engine.has_half_activations else plain
+
+    def _try_out(self) -> None:
+        """Run all of them forward and backward on a few values of 16 bits."""
+        memory = self.memories.best(_SMALL)
+        x, y = Blob(_SMALL), Blob(_SMALL)
+        for write in (x.write_data, y.write_diff):
+            bits(write(memory))[...] = 0
+        try:
+            for function in dnn.ACTIVATIONS:
+                operation = Activation(ActivationSpec(_SMALL, function), self.engine)
+                operation.run_forward(x, y)
+                operation.run_backward(x, y)
+        except NotOffered:
+            self.engine.has_half_activations = False
+            self.engine.tell_of_float32("Activation")
 
 
 def _with_channels(shape: Shape) -> Shape:
     """Return a shape that cuDNN takes, for a function to which axes mean nothing."""
-    if 2 <= len(shape) <= len(SMALL) + 1:
+    if 2 <= len(shape) <= _MOST_AXES:
         return shape
-    count = 1
-    for length in shape:
-        count *= length
-    return (1, count)
+    return (1, math.prod(shape))

@@ -26,6 +26,7 @@ ONE, ZERO = (
 _LEAST_AXES = 4
 _MOST_VALUES = 2**31 - 1  # strides are ints
 _MESSAGE_BYTES = 1024
+_FLOAT32_BYTES = 4
 
 
 class CudnnError(RuntimeError):
@@ -131,6 +132,7 @@ class Binding:
 def address(array: Any) -> int:
     """Return where the values of a device array without gaps lie."""
     assert array.flags.c_contiguous, f"an array of shape {array.shape} has strides {array.strides}"
+    assert array.dtype.itemsize <= _FLOAT32_BYTES, f"engine cudnn computes in float32, got {array.dtype}"
     found: int = array.data.ptr
     return found
 

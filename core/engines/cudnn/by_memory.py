@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines.cudnn.binding import Descriptor
-from dtrain.core.engines.cudnn.memory import ChannelsLast, as_images, bits
+from dtrain.core.engines.cudnn.memory import ChannelsLast, as_images
 from dtrain.core.engines.cupy.memory import DeviceMemory
 from dtrain.core.engines.engine import NotOffered
 from dtrain.core.engines.operations import Shape, UnaryOperation
@@ -43,13 +43,9 @@ class ByMemory:
         return self._tensors[last]
 
 
-SMALL = (2, 8, 4, 4)
-
-
 class Unary(ByMemory):
     """An operation of one blob, which the fallback engine takes over where cuDNN refuses it when it runs.
 
-    cuDNN's documents don't say which operations it has for which 16-bit types, so that a few values are tried once.
     spec: what it carries out.
     """
 
@@ -57,12 +53,6 @@ class Unary(ByMemory):
         super().__init__(engine, shape)
         self.spec = spec
         self._other: UnaryOperation | None = None
-
-    def for_data(self, x: Blob) -> DeviceMemory | ChannelsLast:
-        """Return where to work on the data of x: where they lie if that can be."""
-        memory = super().for_data(x)
-        is_plain = memory is self.memories.plain
-        return memory if is_plain or self._works_in_half() else self.memories.plain
 
     def forward(self, x: Blob, y: Blob) -> None:
         """Compute y.data."""
@@ -90,23 +80,3 @@ class Unary(ByMemory):
     @abstractmethod
     def run_backward(self, x: Blob, y: Blob) -> None:
         """Compute x.diff by cuDNN."""
-
-    @classmethod
-    @abstractmethod
-    def try_out(cls, engine: CudnnEngine, x: Blob, y: Blob) -> None:
-        """Run forward and backward on blobs of shape SMALL, which lie with channels last. Raises NotOffered."""
-
-    def _works_in_half(self) -> bool:
-        kind, tried = type(self), self.engine.works_in_half
-        if kind not in tried:
-            tried[kind] = True
-            memory = self.memories.best(SMALL)
-            x, y = Blob(SMALL), Blob(SMALL)
-            for write in (x.write_data, y.write_diff):
-                bits(write(memory))[...] = 0
-            try:
-                kind.try_out(self.engine, x, y)
-            except NotOffered:
-                tried[kind] = False
-                self.engine.tell_of_float32(kind.__name__)
-        return tried[kind]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dtrain.core.blob import Blob
-from dtrain.core.engines.cudnn.memory import ChannelsLast, bits
-from dtrain.core.engines.cupy.memory import DeviceMemory
+from dtrain.core.engines.cudnn.memory import ChannelsLast
 from dtrain.core.engines.engine import NotOffered
 from dtrain.core.engines.operations import ConcatSpec
 
 if TYPE_CHECKING:
     from dtrain.core.engines.cudnn.engine import CudnnEngine
+
+_MOST_AT_ONCE = 4  # channels of 16 bits
 
 
 class Concat:
@@ -25,7 +27,9 @@ class Concat:
         self.memories = engine.memories
         self.x_shapes = spec.x_shapes
         ends = list(itertools.accumulate(shape[1] for shape in spec.x_shapes))
-        self._parts = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        self._parts = list(zip([0, *ends], ends, strict=False))
+        # With channels last several of 16 bits are copied as one number.
+        self._at_once = math.gcd(_MOST_AT_ONCE, *ends)
         first = spec.x_shapes[0]
         self.y_shape = (first[0], ends[-1], *first[2:])
 
@@ -34,23 +38,26 @@ class Concat:
         pairs = zip(xs, self.x_shapes, strict=True)
         num_last = sum(isinstance(self.memories.of(x.data_tensor, shape), ChannelsLast) for x, shape in pairs)
         memory = self.memories.best(self.y_shape, 2 * num_last > len(xs))
-        y_data = y.write_data(memory)
-        for x, memory_of_x, part in zip(xs, self._x_memories(memory), self._parts, strict=True):
-            _part(memory, y_data, part)[...] = bits(x.read_data(memory_of_x))
+        is_last, y_data = isinstance(memory, ChannelsLast), y.write_data(memory)
+        for x, shape, part in zip(xs, self.x_shapes, self._parts, strict=True):
+            x_data = x.read_data(self.memories.best(shape, is_last))
+            self._cut(y_data, part, is_last)[...] = self._words(x_data, is_last)
 
     def backward(self, xs: Sequence[Blob], y: Blob, wanted: Sequence[bool]) -> None:
         """Cut y.diff into the diff of each wanted x."""
         memory = self.memories.of(y.diff_tensor, self.y_shape)
-        y_diff = y.read_diff(memory)
-        memories = self._x_memories(memory)
-        for x, memory_of_x, part, is_wanted in zip(xs, memories, self._parts, wanted, strict=True):
+        is_last, y_diff = isinstance(memory, ChannelsLast), y.read_diff(memory)
+        for x, shape, part, is_wanted in zip(xs, self.x_shapes, self._parts, wanted, strict=True):
             if is_wanted:
-                bits(x.write_diff(memory_of_x))[...] = _part(memory, y_diff, part)
+                x_diff = x.write_diff(self.memories.best(shape, is_last))
+                self._words(x_diff, is_last)[...] = self._cut(y_diff, part, is_last)
 
-    def _x_memories(self, memory: DeviceMemory | ChannelsLast) -> Iterator[DeviceMemory | ChannelsLast]:
-        return (self.memories.best(shape, isinstance(memory, ChannelsLast)) for shape in self.x_shapes)
+    def _cut(self, values: Any, part: tuple[int, int], is_last: bool) -> Any:
+        """Return what lies in y's array between two channels."""
+        start, end = part
+        if is_last:
+            return self._words(values, True)[..., start // self._at_once : end // self._at_once]
+        return values[:, start:end]
 
-
-def _part(memory: DeviceMemory | ChannelsLast, values: Any, channels: slice) -> Any:
-    values = bits(values)
-    return values[..., channels] if isinstance(memory, ChannelsLast) else values[:, channels]
+    def _words(self, values: Any, is_last: bool) -> Any:
+        return values.view(f"uint{16 * self._at_once}") if is_last else values

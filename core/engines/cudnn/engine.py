@@ -99,12 +99,13 @@ class CudnnEngine(Engine):
         self.is_deterministic = is_deterministic
         self.workspace_bytes = min(workspace_bytes, properties["totalGlobalMem"] // 10)
         self.no_numbers = self.xp.zeros(1, np.float32)  # for a parameter of a kernel that is not looked at
-        self.works_in_half: dict[type, bool] = {}
+        self.has_half_activations: bool | None = None  # None: not tried yet
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
         self._lent = threading.local()
 
     def kernel(self, name: str, source: str, **macros: str) -> Kernel:
         """Return a kernel of our own, the same one each time."""
+        assert "double" not in macros.values(), "engine cudnn computes in float32"
         key = name, *macros.values()
         if key not in self._kernels:
             self._kernels[key] = Kernel(self.xp, name, source, **macros)

@@ -46,7 +46,3 @@ class Softmax(Unary):
             "SoftmaxBackward",
             *(dnn.ACCURATE, dnn.PER_PLACE, ONE, values, y_data, values, y_diff, ZERO, values, x_diff),
         )
-
-    @classmethod
-    def try_out(cls, engine: CudnnEngine, x: Blob, y: Blob) -> None:
-        """Do nothing: no values of 16 bits come here."""

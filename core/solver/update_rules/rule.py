@@ -94,15 +94,15 @@ class UpdateRule(ABC):
         """
         gradient = diff if step.shows_change else self.scratch(diff, "gradient")
         if gradient is not diff or step.scale * times != 1.0:
-            np.multiply(diff, number(step.scale * times, diff.dtype), out=gradient)
+            np.multiply(diff, number(step.scale * times, diff), out=gradient)
         if not step.decay:
             return gradient
         scratch = self.scratch(data)
         if self.solver.regularization_type == "L2":
-            np.multiply(data, number(step.decay * times, data.dtype), out=scratch)
+            np.multiply(data, number(step.decay * times, data), out=scratch)
         else:
             np.sign(data, out=scratch)
-            scratch *= number(step.decay * times, data.dtype)
+            scratch *= number(step.decay * times, data)
         gradient += scratch
         return gradient
 
@@ -115,11 +115,17 @@ class UpdateRule(ABC):
         return lent[: like.size].reshape(like.shape)
 
 
-@lru_cache(maxsize=64)
-def number(value: float, dtype: np.dtype[Any]) -> Array:
-    """Return `value` as an array without axes, not to be changed: with a small array numpy is done with that in half
-    the time that it takes with a Python float, and with the same bits.
+def number(value: float, like: Array) -> Any:
+    """Return `value` in the dtype of the array `like`, for arithmetic with it: an array without axes, not to be
+    changed, since numpy is done with that in half the time that it takes with a Python float, and with the same bits.
+
+    On a GPU it is a scalar, as arrays of the host don't meet those of the device.
     """
+    return _zero_axes(value, like.dtype) if isinstance(like, np.ndarray) else like.dtype.type(value)
+
+
+@lru_cache(maxsize=64)
+def _zero_axes(value: float, dtype: np.dtype[Any]) -> Array:
     return np.array(value, dtype)
 
 

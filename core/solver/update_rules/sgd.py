@@ -17,7 +17,7 @@ class SGD(UpdateRule):
         """Change `data` and the velocity history[0]."""
         velocity = history[0]
         gradient = self.regularise(data, diff, step, step.rate)
-        velocity *= number(self.solver.momentum, velocity.dtype)
+        velocity *= number(self.solver.momentum, velocity)
         velocity += gradient
         data -= velocity
         if step.shows_change:

@@ -301,20 +301,26 @@ def check_in_place(row: Row) -> None:
 def check_what_backward_reads(row: Row) -> None:
     """Data that backward is said not to read may be anything by then: gradients are the same."""
     may_be_in_place = LAYERS[row.type].in_place is InPlace.YES and row.in_place
-    engines = ("reference", "onednn") if has_onednn() else ("reference",)
-    for engine, in_place in itertools.product(engines, (False, True) if may_be_in_place else (False,)):
-        gradients = []
-        for spoils in (False, True):
-            rig = rig_of(row, row.phases[0], np.float32, in_place, engine)
-            weights = top_weights(row, rig)
-            rig.forward()
-            for blob in _unread(rig) if spoils else ():
-                blob.data[...] = np.nan
-            rig.backward(weights)
-            blobs = [rig.bottom[i] for i in rig.differentiable]
-            gradients.append([blob.diff.copy() for blob in (*blobs, *rig.layer.blobs)])
-        for expected, actual in zip(*gradients, strict=True):
-            np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+    engines = ("reference", "cudnn", *(("onednn",) if has_onednn() else ()))
+    with pytest.MonkeyPatch.context() as patch:
+        play_cudnn(patch)
+        for engine, in_place in itertools.product(engines, (False, True) if may_be_in_place else (False,)):
+            _check_what_backward_reads(row, engine, in_place)
+
+
+def _check_what_backward_reads(row: Row, engine: str, in_place: bool) -> None:
+    gradients = []
+    for spoils in (False, True):
+        rig = rig_of(row, row.phases[0], np.float32, in_place, engine)
+        weights = top_weights(row, rig)
+        rig.forward()
+        for blob in _unread(rig) if spoils else ():
+            blob.data[...] = np.nan
+        rig.backward(weights)
+        blobs = [rig.bottom[i] for i in rig.differentiable]
+        gradients.append([blob.diff.copy() for blob in (*blobs, *rig.layer.blobs)])
+    for expected, actual in zip(*gradients, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 def _unread(rig: Rig) -> list[Blob]:

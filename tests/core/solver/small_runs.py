@@ -16,6 +16,7 @@ from dtrain.core.net.scores import Score
 from dtrain.core.snapshots import MonitorState
 from dtrain.core.solver.recipe import read_recipe
 from dtrain.core.solver.solver import Solver
+from dtrain.core.tensor import to_host
 from dtrain.data.lmdb_writer import write_lmdb
 from dtrain.dist.communicator import Communicator
 from dtrain.proto import caffe_pb2
@@ -182,11 +183,14 @@ class Outcome:
 
 
 @contextmanager
-def opened(path: str, communicator: Communicator, recorder: Recorder | None = None) -> Iterator[Solver]:
+def opened(
+    path: str, communicator: Communicator, recorder: Recorder | None = None, engine: str = "reference"
+) -> Iterator[Solver]:
     """Give the solver of the file `path`, closed at the end."""
     observers = [recorder] if recorder is not None else []
-    engine = create_engine("reference")
-    solver = Solver(read_recipe(path), engine=engine, communicator=communicator, observers=observers)
+    solver = Solver(
+        read_recipe(path), engine=create_engine(engine), communicator=communicator, observers=observers
+    )
     try:
         yield solver
     finally:
@@ -204,10 +208,10 @@ def params_of(solver: Solver) -> dict[str, Array]:
 
 def outcome_of(solver: Solver, recorder: Recorder) -> Outcome:
     """Return what is compared of a run; reads one more batch."""
-    params, history = params_of(solver), [array.copy() for array in solver.updater.history]
+    params, history = params_of(solver), [to_host(array) for array in solver.updater.history]
     smoothed_loss = solver.smoothed_loss
     with solver.average.shown():
-        average = solver.arena.data.copy()
+        average = to_host(solver.arena.data)
     for layer in solver.net.reading_layers:
         if not layer.started:
             layer.start()
@@ -229,13 +233,13 @@ def outcome_of(solver: Solver, recorder: Recorder) -> Outcome:
 
 
 def solve(
-    path: str, start: Callable[[Solver], object] = lambda solver: None
+    path: str, start: Callable[[Solver], object] = lambda solver: None, engine: str = "reference"
 ) -> Callable[[Communicator], Outcome]:
     """Return the body that runs `start` (a restore, say), then solves, and returns the outcome."""
 
     def body(communicator: Communicator) -> Outcome:
         recorder = Recorder()
-        with opened(path, communicator, recorder) as solver:
+        with opened(path, communicator, recorder, engine) as solver:
             start(solver)
             solver.solve()
             return outcome_of(solver, recorder)

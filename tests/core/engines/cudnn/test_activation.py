@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_activation_in_each_precision_is_the_references(
     bench.expect(y.data, y_exact.data)
     bench.expect(x.diff, x_exact.diff)
     if last and bench.engine.precision != "FLOAT32":
-        assert bench.engine.works_in_half[Activation]
+        assert bench.engine.has_half_activations
 
 
 def test_relu_lets_nan_through(bench: Bench) -> None:
@@ -46,3 +47,24 @@ def test_relu_lets_nan_through(bench: Bench) -> None:
 def test_relu_with_a_slope_is_not_offered(make_bench: Callable[..., Bench]) -> None:
     with pytest.raises(NotOffered, match="with a negative slope"):
         Activation(ActivationSpec((2, 3), "relu", 0.1), make_bench().engine)
+
+
+def test_activation_in_16_bits_is_tried_once_before(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench("BF16")
+    x = bench.pair(bench.normal(2, 3, 4, 4))[0]
+    for _ in range(3):
+        operation = Activation(ActivationSpec(x.shape, "relu"), bench.engine)
+        assert operation.for_data(x) is bench.engine.memories.best(x.shape)
+    assert bench.played.calls["ActivationForward"] == 3  # a relu, a sigmoid and a tanh of few values
+
+
+def test_activation_without_code_in_16_bits_works_in_plain_memory(
+    make_bench: Callable[..., Bench], caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = make_bench("FLOAT16", refused_in_halves=("ActivationForward",))
+    x = bench.pair(bench.normal(2, 3, 4, 4))[0]
+    operation = Activation(ActivationSpec(x.shape, "relu"), bench.engine)
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            assert operation.for_data(x) is bench.engine.memories.plain
+    assert caplog.messages == ["engine cudnn has no Activation in FLOAT16; that is computed in float32"]

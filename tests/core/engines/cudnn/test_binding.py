@@ -13,8 +13,10 @@ import pytest
 from dtrain.core.engines.cudnn import declarations as dnn
 from dtrain.core.engines.cudnn.binding import Binding, CudnnError, Descriptor, address, ints, strides_of
 from dtrain.core.engines.cudnn.library import Library
+from dtrain.core.engines.cudnn.memory import as_images
 from dtrain.core.engines.engine import NotOffered
 from tests.core.engines.cudnn.conftest import Bench
+from tests.core.engines.reference.test_convolution import ROWS, Row
 
 CUPY = SimpleNamespace(cuda=SimpleNamespace(runtime=SimpleNamespace(getDevice=lambda: 0)))
 MOST_AXES = 8
@@ -77,15 +79,25 @@ def test_descriptor_of_a_convolution_is_what_cudnn_understands(binding: Binding)
     assert Found(binding, "GetConvolutionMathType", what, ctypes.c_int).numbers() == [dnn.EXACT_MATH]
 
 
-def test_output_of_a_convolution_is_as_long_as_caffes(binding: Binding) -> None:
-    x, weight = binding.tensor((2, 6, 9, 11), "float32"), binding.filter((4, 3, 3, 2), "float32")
-    arguments = 2, ints((1, 2)), ints((2, 3)), ints((2, 1)), dnn.CROSS_CORRELATION, dnn.FLOAT32
+@pytest.mark.parametrize("row", [row for row in ROWS if row.fine[0]], ids=lambda row: row.name)
+def test_output_of_a_convolution_is_as_long_as_caffes(binding: Binding, row: Row) -> None:
+    num_axes = max(2, len(row.kernel))
+    x, weight = (
+        binding.tensor(as_images(row.fine), "float32"),
+        binding.filter(as_images(row.weight), "float32"),
+    )
+    window = (
+        (fill,) * (num_axes - len(row.kernel)) + one
+        for fill, one in zip((1, 0, 1), row.geometry(), strict=True)
+    )
+    stride, pad, dilation = map(ints, window)
+    arguments = num_axes, pad, stride, dilation, dnn.CROSS_CORRELATION, dnn.FLOAT32
     what = Descriptor(binding, "Convolution", "SetConvolutionNdDescriptor", *arguments)
-    binding.call("SetConvolutionGroupCount", what, 2)
-    lengths = (ctypes.c_int * 4)()
+    binding.call("SetConvolutionGroupCount", what, row.group)
+    lengths = (ctypes.c_int * (num_axes + 2))()
     function = binding.library.functions.cudnnGetConvolutionNdForwardOutputDim
-    assert function(what, x, weight, 4, lengths) == 0
-    assert list(lengths) == [2, 4, (9 + 2 - 5) // 2 + 1, (11 + 4 - 2) // 3 + 1]
+    assert function(what, x, weight, num_axes + 2, lengths) == 0
+    assert tuple(lengths) == as_images(row.coarse)
 
 
 def test_descriptors_of_activation_and_lrn_are_what_cudnn_understands(binding: Binding) -> None:
@@ -159,12 +171,14 @@ def test_tensor_of_no_values_or_too_many_is_not_offered(make_bench: Callable[...
             binding.tensor(shape, "float32")
 
 
-def test_address_of_an_array_with_gaps_is_refused(make_bench: Callable[..., Bench]) -> None:
+def test_address_of_an_array_with_gaps_or_of_float64_is_refused(make_bench: Callable[..., Bench]) -> None:
     xp = make_bench().engine.xp
     array = xp.zeros((4, 6), np.float32)
     assert address(array) == array.data.ptr
     with pytest.raises(AssertionError, match="strides"):
         address(array[:, ::2])
+    with pytest.raises(AssertionError, match="computes in float32, got float64"):
+        address(array.astype(np.float64))
 
 
 @pytest.mark.parametrize(

@@ -8,37 +8,14 @@ import pytest
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines.cudnn.activation import Activation
-from dtrain.core.engines.cudnn.by_memory import SMALL
 from dtrain.core.engines.operations import ActivationSpec
 from tests.core.engines.cudnn.conftest import Bench
 
 
-def test_for_data_in_16_bits_is_tried_once_before(make_bench: Callable[..., Bench]) -> None:
-    bench = make_bench("BF16")
-    x = bench.pair(bench.normal(2, 3, 4, 4))[0]
-    for _ in range(3):
-        operation = Activation(ActivationSpec(x.shape, "relu"), bench.engine)
-        assert operation.for_data(x) is bench.engine.memories.best(x.shape)
-    assert bench.played.calls["ActivationForward"] == 3  # a relu, a sigmoid and a tanh of few values
-
-
-@pytest.mark.parametrize("name", ["ActivationForward"])
-def test_for_data_of_a_function_without_code_in_16_bits_is_plain(
-    make_bench: Callable[..., Bench], name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    bench = make_bench("FLOAT16", refused_in_halves=(name,))
-    x = bench.pair(bench.normal(2, 3, 4, 4))[0]
-    operation = Activation(ActivationSpec(x.shape, "relu"), bench.engine)
-    with caplog.at_level(logging.INFO):
-        for _ in range(2):
-            assert operation.for_data(x) is bench.engine.memories.plain
-    assert caplog.messages == ["engine cudnn has no Activation in FLOAT16; that is computed in float32"]
-
-
 def test_tensor_of_each_memory_is_made_once(make_bench: Callable[..., Bench]) -> None:
     bench = make_bench("BF16")
-    operation = Activation(ActivationSpec(SMALL, "relu"), bench.engine)
-    plain, last = bench.engine.memories.plain, bench.engine.memories.best(SMALL)
+    operation = Activation(ActivationSpec((2, 8, 4, 4), "relu"), bench.engine)
+    plain, last = bench.engine.memories.plain, bench.engine.memories.best((2, 8, 4, 4))
     assert operation.tensor(plain) is operation.tensor(plain)
     assert operation.tensor(last) is operation.tensor(last)
     assert operation.tensor(last) is not operation.tensor(plain)

@@ -12,7 +12,7 @@ from tests.core.engines.cudnn.conftest import Bench
 SHAPES = [(2, 3, 4, 5), (1, 8, 1, 1), (3, 5, 1, 7)]
 
 
-@pytest.mark.parametrize(("bias", "adds", "relu"), itertools.product((False, True), repeat=3))
+@pytest.mark.parametrize(("bias", "adds", "relu"), list(itertools.product((False, True), repeat=3)))
 @pytest.mark.parametrize("shape", SHAPES)
 def test_epilogue_in_each_order_follows_the_formula(
     bench: Bench, shape: tuple[int, ...], bias: bool, adds: bool, relu: bool

@@ -10,7 +10,9 @@ from dtrain.core.engines.cudnn.matrix import Matrices
 from tests.core.engines.cudnn.conftest import Bench
 
 
-@pytest.mark.parametrize(("transpose_a", "transpose_b", "adds"), itertools.product((False, True), repeat=3))
+@pytest.mark.parametrize(
+    ("transpose_a", "transpose_b", "adds"), list(itertools.product((False, True), repeat=3))
+)
 def test_multiply_in_each_precision_is_numpys_product(
     bench: Bench, transpose_a: bool, transpose_b: bool, adds: bool
 ) -> None:

@@ -17,6 +17,7 @@ VARIANTS = {
     "dropout": [{"VALUE": "float", "NUMBER": "float"}, {"VALUE": "double", "NUMBER": "double"}],
     "epilogue": [{"VALUE": "Bfloat16"}],
     "gradients": [{}],
+    "lrn": [{"VALUE": "Bfloat16", "PACK": "8", "REACH": "2"}, {"VALUE": "Half", "PACK": "1", "REACH": "0"}],
     "pooling": [
         {"VALUE": "float", "WINNER": "unsigned char", "CHANNELS_LAST": "0", "PACK": "1"},
         {"VALUE": "Half", "WINNER": "int", "CHANNELS_LAST": "1", "PACK": "8"},

@@ -103,7 +103,7 @@ def test_regularise_scales_adds_decay_and_multiplies(
 def test_number_multiplies_as_a_float_does_to_the_last_bit(dtype: type) -> None:
     values = np.random.default_rng(1).standard_normal(1000).astype(dtype)
     for factor in (0.1, 1 / 3, -7e-9, 0.0, 1e30):
-        multiplied = values * number(factor, values.dtype)
+        multiplied = values * number(factor, values)
         assert multiplied.dtype == dtype
         np.testing.assert_array_equal(multiplied, values * factor)
 

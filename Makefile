@@ -25,7 +25,7 @@ demo: $(VENV)/.installed-demo ## train on handwritten digits with two ranks, in 
 
 test: $(VENV)/.installed-test ## run all tests that need no GPU
 	@echo "Running the tests"
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(ARGS)
+	@CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.installed-check ## run ruff, mypy and the house rules
 	@echo "Checking style (ruff)"

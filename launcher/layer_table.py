@@ -54,6 +54,8 @@ def engine_of(layer: Layer | FusedLayers, xp: Any = np) -> str:
     xp: for one that computes on arrays itself, their module.
     """
     folders = {type(operation).__module__.split(".")[-2] for operation in operations_of(layer)}
+    if xp is not np and "reference" in folders:  # whose code other modules of arrays run too
+        folders = (folders - {"reference"}) | {str(xp.__name__)}
     return "+".join(sorted(name for name in folders if name in ENGINES)) or str(xp.__name__)
 
 

@@ -45,26 +45,29 @@ def time_layers(
         clock: returns seconds.
     """
     num_layers = len(net.layers)
-    callbacks = net.callbacks
+    callbacks, wait = net.callbacks, net.context.engine.synchronize
     forward_ms, backward_ms, again_ms = np.zeros((3, num_iterations, num_layers))
     for k in range(num_iterations):
         for i in range(num_layers):
-            forward_ms[k, i] = _time_ms(clock, (net.forward_layer, *callbacks.done_forward), i)
+            forward_ms[k, i] = _time_ms(clock, (net.forward_layer, *callbacks.done_forward), i, wait)
         for i in reversed(range(num_layers)):
             if callbacks.before_backward:
-                again_ms[k, i] = _time_ms(clock, callbacks.before_backward, i)
+                again_ms[k, i] = _time_ms(clock, callbacks.before_backward, i, wait)
             backward_ms[k, i] = (
-                _time_ms(clock, (net.backward_layer, *callbacks.done_backward), i) + again_ms[k, i]
+                _time_ms(clock, (net.backward_layer, *callbacks.done_backward), i, wait) + again_ms[k, i]
             )
         net.clear_param_diffs()
         on_iteration(k + 1, float(forward_ms[k].sum() + backward_ms[k].sum()))
     return LayerTimes(tuple(net.layer_names), forward_ms, backward_ms, again_ms)
 
 
-def _time_ms(clock: Clock, calls: Sequence[Callable[[int], object]], i: int) -> float:
+def _time_ms(
+    clock: Clock, calls: Sequence[Callable[[int], object]], i: int, wait: Callable[[], object]
+) -> float:
     began = clock()
     for call in calls:
         call(i)
+    wait()
     return (clock() - began) * 1e3
 
 

@@ -96,6 +96,9 @@ class Engine(ABC):
     def plan(self, steps: Sequence[Step]) -> None:  # noqa: B027 (optional hook)
         """Hear what a net will run forward, in order, before it does, and prepare its operations."""
 
+    def synchronize(self) -> None:  # noqa: B027 (optional hook)
+        """Wait until all that operations and layers were given to do is done; a GPU does it behind the caller."""
+
     def describe(self) -> str:
         """Return one line on the libraries and threads behind this engine."""
         return self.name

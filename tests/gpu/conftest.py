@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from dtrain.core.engines.cupy.devices import count_devices
+from dtrain.core.errors import UserError
 from dtrain.dist.cupy_library import load_nccl
 from dtrain.dist.errors import LaunchError
 
@@ -21,17 +23,24 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 @pytest.fixture(scope="session")
-def cupy() -> Any:
-    """Return cupy on a machine that has it, NCCL and a GPU."""
+def gpus() -> int:
+    """Return how many GPUs this process sees, on a machine that has cupy."""
     try:
-        module = load_nccl()
-        module.cuda.runtime.getDeviceCount()
-    except (LaunchError, RuntimeError) as error:  # CUDARuntimeError is a RuntimeError
+        return count_devices()
+    except UserError as error:
         pytest.skip(str(error))
-    return module
 
 
 @pytest.fixture(scope="session")
-def num_gpus(cupy: Any) -> int:
-    """Return how many GPUs this process sees."""
-    return int(cupy.cuda.runtime.getDeviceCount())
+def cupy(gpus: int) -> Any:
+    """Return cupy on a machine that has it, NCCL and a GPU."""
+    try:
+        return load_nccl()
+    except LaunchError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def num_gpus(cupy: Any, gpus: int) -> int:
+    """Return how many GPUs this process sees, where NCCL is."""
+    return gpus

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ class StepClock:
 
 
 class FakeNet:
-    """Two layers; forward takes 1 and 2 ms, backward 3 and 4 ms."""
+    """Two layers; forward takes 1 and 2 ms, backward 3 and 4 ms, which a GPU does behind the caller."""
 
     layer_names = ("conv", "ip")
     layers = (None, None)
@@ -30,15 +31,20 @@ class FakeNet:
         self.clock = clock
         self.callbacks = Callbacks()
         self.order: list[str] = []
+        self.context = SimpleNamespace(engine=self)
+        self.given = 0.0
 
     def forward_layer(self, i: int) -> float:
         self.order.append(f"forward {i}")
-        self.clock.now += (0.001, 0.002)[i]
+        self.given += (0.001, 0.002)[i]
         return 0.0
 
     def backward_layer(self, i: int) -> None:
         self.order.append(f"backward {i}")
-        self.clock.now += (0.003, 0.004)[i]
+        self.given += (0.003, 0.004)[i]
+
+    def synchronize(self) -> None:
+        self.clock.now, self.given = self.clock.now + self.given, 0.0
 
     def clear_param_diffs(self) -> None:
         self.clock.now += 1.0  # not counted

@@ -123,6 +123,7 @@ class Functions(Descriptors):
     ) -> None:  # fmt: skip
         assert mode == 1
         x_data, y_diff, x_diff = self._operands(handle, (x, x_at), (dy, dy_at), (dx, dx_at))
+        assert dx_at not in (x_at, dy_at), "batch normalisation does not work in place"
         scales, scale_diff, shift_diff, mean, inverse = (
             self._values("Tensor", channels, at) for at in (scale, dscale, dshift, saved_mean, saved_inverse)
         )

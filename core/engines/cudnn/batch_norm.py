@@ -46,9 +46,9 @@ class Norm(ByMemory):
         self._channels = self.binding.tensor((1, num_channels, *[1] * (len(self.shape) - 2)), "float32")
         self._ones, self._zeros = xp.ones(num_channels, np.float32), xp.zeros(num_channels, np.float32)
         self._mean, self._inverse = (xp.empty(num_channels, np.float32) for _ in range(2))
-        self._gradients = [
+        self._unwanted = [
             xp.zeros(num_channels, np.float32) for _ in range(2)
-        ]  # nobody wants, but cuDNN gives
+        ]  # gradients that are given all the same
         self._epilogue = Epilogue(engine, self.shape, False, False, relu)
         self._kernels = NormKernels(engine, self.shape, relu)
         self._memory: DeviceMemory | ChannelsLast = self.memories.plain
@@ -147,6 +147,8 @@ class Norm(ByMemory):
     ) -> None:
         values, plain = self.tensor(self._memory), self.memories.plain
         y_diff = y.read_diff(plain)
+        if x is y and wanted.x:  # cuDNN does not say that it works in place
+            y_diff = y_diff.copy()
         x_diff = x.write_diff(plain) if wanted.x else self.engine.xp.empty_like(y_diff)
         targets, sums = self._targets(params, wanted)
         if any(sums):  # cuDNN has one factor for both of what is there
@@ -165,7 +167,7 @@ class Norm(ByMemory):
         self, params: tuple[Blob | None, Blob | None], wanted: Wanted
     ) -> tuple[tuple[Any, Any], list[bool]]:
         """Return where the gradients of scale and shift go, and whether they are added to what is there."""
-        targets, sums = list(self._gradients), [False, False]
+        targets, sums = list(self._unwanted), [False, False]
         for k, (param, is_wanted) in enumerate(zip(params, (wanted.weight, wanted.bias), strict=True)):
             if param is not None and is_wanted:
                 targets[k], sums[k] = param.join_diff(self.memories.plain)

@@ -44,6 +44,10 @@ class CupyEngine(ReferenceEngine):
         """
         return self.xp.zeros(1, "uint64")
 
+    def synchronize(self) -> None:
+        """Wait for the current stream."""
+        self.xp.cuda.get_current_stream().synchronize()
+
     def describe(self) -> str:
         """Return cupy's version and the GPU."""
         return f"{self.name}: cupy {self.xp.__version__}, {name_current(self.xp)}"

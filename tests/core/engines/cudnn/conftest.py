@@ -24,7 +24,7 @@ from tests.played.cudnn import PlayedCudnn, play_cudnn
 
 Array = NDArray[Any]
 ROUNDOFF = {
-    "FLOAT32": 2.0**-20,
+    "FLOAT32": 2.0**-17,
     "BF16": 2.0**-8,
     "FLOAT16": 2.0**-11,
 }  # what results may be off, of the largest

@@ -101,7 +101,8 @@ def examine_gpus(driver: Path = _DRIVER) -> Iterator[Finding]:
         found = devices.find_devices()
         versions = devices.find_versions()
     except UserError as error:
-        yield Finding("GPU", f"{', '.join(models) or 'none'}, not to be used: {error}")
+        words = f"{', '.join(models)}, not to be used" if models else "none found"
+        yield Finding("GPU", f"{words}: {error}")
         return
     for device in found:
         yield Finding(f"GPU {device.number}", describe_device(device))

@@ -170,7 +170,7 @@ def test_examine_gpus_that_can_not_be_used_names_them_and_why(
 ) -> None:
     play_cupy(monkeypatch, num_devices=0)
     (finding,) = examine_gpus(tmp_path)
-    assert finding.text.startswith("none, not to be used: CUDA must find a GPU that it can use, got")
+    assert finding.text.startswith("none found: CUDA must find a GPU that it can use, got")
     enter_gpu(tmp_path, "0000:41:00.0", "Model: NVIDIA H200\n")
     (finding,) = examine_gpus(tmp_path)
     assert finding.text.startswith("NVIDIA H200, not to be used: CUDA must find a GPU that it can use, got")

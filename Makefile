@@ -61,6 +61,7 @@ clean: ## remove .venv, caches and what pip built; data and snapshots stay
 $(VENV)/.installed-demo: EXTRAS := mpi,demo
 $(VENV)/.installed-test: EXTRAS := test
 $(VENV)/.installed-check: EXTRAS := test,check
+$(VENV)/.installed-cuda: EXTRAS := test,cuda13
 $(VENV)/.installed-bench: EXTRAS := test,bench
 $(VENV)/.installed-bench: PIP_INSTALL += $(TORCH_INDEX:%=--extra-index-url %)
 

@@ -49,8 +49,7 @@ class Memory(ABC):
     def borrow(self, borrow: Borrow, count: int, dtype: DTypeLike) -> Any:
         """Return storage as `allocate` does, what `borrow` gives for a number of bytes and a type, whatever is there.
 
-        By default there is no such: values that don't lie in plain host memory have an allocation of their own, or a
-        piece of another pool, if the memory has one.
+        By default there is no such: what is not in plain host memory has an allocation, or a pool, of its own.
         """
         return self.allocate(count, dtype)
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dtrain.core.engines import Engine
 from dtrain.core.engines.cupy.gradient_control import GradientControl
 from dtrain.core.engines.cupy.update import ArenaUpdate, can_fuse
 from dtrain.core.net.arena import Arena
 from dtrain.core.net.params import Param, trainable
 from dtrain.core.solver.update_rules.rule import Step
 from dtrain.core.solver.updater import Updater
+from dtrain.core.tensor import HOST
 from dtrain.proto import caffe_pb2
 
 
@@ -76,3 +78,12 @@ class GpuUpdater(Updater):
     @property
     def _shows_change(self) -> bool:
         return self.shows_changes or not self.rule.spares_diff
+
+
+def make_updater(
+    solver: caffe_pb2.SolverParameter, params: Sequence[Param], arena: Arena, engine: Engine
+) -> Updater:
+    """Return what updates `params`, of which those that learn are in `arena`. engine: whose memory that may be."""
+    if arena.memory is HOST:
+        return Updater(solver, params, arena)
+    return GpuUpdater(solver, params, arena, engine.xp)

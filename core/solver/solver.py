@@ -26,6 +26,7 @@ from dtrain.core.net.scores import Score
 from dtrain.core.snapshots import Manifest
 from dtrain.core.solver.display import Display
 from dtrain.core.solver.extra_values import NUM_EXTRA, Extra
+from dtrain.core.solver.gpu_updater import make_updater
 from dtrain.core.solver.gradient_exchange import make_exchange
 from dtrain.core.solver.iteration import Iteration
 from dtrain.core.solver.keeper import make_keeper
@@ -54,7 +55,6 @@ from dtrain.core.solver.place import (
 )
 from dtrain.core.solver.recipe import Recipe
 from dtrain.core.solver.testing import Tester
-from dtrain.core.solver.updaters import make_updater
 from dtrain.core.solver.weight_average import WeightAverage
 from dtrain.core.tensor import HOST
 from dtrain.data.errors import DataError

@@ -22,7 +22,7 @@ from dtrain.dist.cupy_library import load_cupy
 from tests.played.cuda import Cuda
 from tests.played.kernels import PlayedRawKernel
 
-REAL_GPU = "DTRAIN_REAL_GPU"  # set, tests of engines for GPUs run on the one that is here, and nothing is played
+REAL_GPU = "DTRAIN_REAL_GPU"  # if set, tests of engines for GPUs run on the one here, and nothing is played
 
 
 class DeviceArray(NDArrayOperatorsMixin):

@@ -115,6 +115,10 @@ class Rig:
         refused = self.layer.no_gradient_bottoms
         return [i for i in range(len(self.bottom)) if self.layer.has_backward and i not in refused]
 
+    @property
+    def with_diffs(self) -> list[Blob]:
+        return [*(self.bottom[i] for i in self.differentiable), *self.layer.blobs]
+
 
 def parse_layer(text: str) -> caffe_pb2.LayerParameter:
     """Return the message of a layer's prototxt."""
@@ -300,25 +304,22 @@ def check_in_place(row: Row) -> None:
 
 def check_what_backward_reads(row: Row) -> None:
     """Data that backward is said not to read may be anything by then: gradients are the same."""
-    may_be_in_place = LAYERS[row.type].in_place is InPlace.YES and row.in_place
-    engines = ("reference", "cudnn", *(("onednn",) if has_onednn() else ()))
     with pytest.MonkeyPatch.context() as patch:
         play_cudnn(patch)
-        for engine, in_place in itertools.product(engines, (False, True) if may_be_in_place else (False,)):
-            _check_what_backward_reads(row, engine, in_place)
+        for in_place in _places(row):
+            for engine in ("reference", "cudnn", *["onednn"] * has_onednn()):
+                _check_what_backward_reads(row, engine, in_place)
 
 
 def _check_what_backward_reads(row: Row, engine: str, in_place: bool) -> None:
     gradients = []
     for spoils in (False, True):
         rig = rig_of(row, row.phases[0], np.float32, in_place, engine)
-        weights = top_weights(row, rig)
         rig.forward()
         for blob in _unread(rig) if spoils else ():
             blob.data[...] = np.nan
-        rig.backward(weights)
-        blobs = [rig.bottom[i] for i in rig.differentiable]
-        gradients.append([blob.diff.copy() for blob in (*blobs, *rig.layer.blobs)])
+        rig.backward(top_weights(row, rig))
+        gradients.append([blob.diff.copy() for blob in rig.with_diffs])
     for expected, actual in zip(*gradients, strict=True):
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
@@ -352,9 +353,12 @@ def check_cudnn(row: Row) -> None:
         _check_engine(row, "cudnn")
 
 
+def _places(row: Row) -> tuple[bool, ...]:
+    return (False, True) if LAYERS[row.type].in_place is InPlace.YES and row.in_place else (False,)
+
+
 def _check_engine(row: Row, engine: str) -> None:
-    may_be_in_place = LAYERS[row.type].in_place is InPlace.YES and row.in_place
-    for phase, in_place in itertools.product(row.phases, (False, True) if may_be_in_place else (False,)):
+    for phase, in_place in itertools.product(row.phases, _places(row)):
         exact = rig_of(row, phase)
         weights = top_weights(row, exact)
         rigs = exact, rig_of(row, phase, np.float32, in_place, engine)
@@ -363,8 +367,7 @@ def _check_engine(row: Row, engine: str) -> None:
             tops.append(rig.forward())
             if rig.layer.has_backward and row.gradient_tops:
                 rig.backward(weights)
-                blobs = [rig.bottom[i] for i in rig.differentiable]
-                diffs.append([blob.diff for blob in (*blobs, *rig.layer.blobs)])
+                diffs.append([blob.diff for blob in rig.with_diffs])
         for expected, actual in (*zip(*tops, strict=True), *zip(*diffs or ([], []), strict=True)):
             scale = max(1.0, np.abs(expected).max(initial=0.0))
             np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4 * scale)
@@ -390,14 +393,8 @@ def cases(rows: Iterable[Row]) -> list[Any]:
 
 
 def _checks_of(row: Row) -> list[Callable[[Row], None]]:
-    layer_class = LAYERS[row.type]
-    checks: list[Callable[[Row], None]] = [check_forward]
-    checks += [check_onednn, check_cupy, check_cudnn]
+    checks: list[Callable[[Row], None]] = [check_forward, check_onednn, check_cupy, check_cudnn]
     checks += [check_batch_sizes] if row.batches else []
-    checks += (
-        [check_gradient, check_diff_rules, check_what_backward_reads]
-        if layer_class.has_backward and row.gradient_tops
-        else []
-    )
-    checks += [check_in_place] if layer_class.in_place is InPlace.YES and row.in_place else []
-    return checks
+    if LAYERS[row.type].has_backward and row.gradient_tops:
+        checks += [check_gradient, check_diff_rules, check_what_backward_reads]
+    return checks + [check_in_place] * (True in _places(row))

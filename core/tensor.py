@@ -34,8 +34,9 @@ Borrow = Callable[[int, DTypeLike], NDArray[Any]]
 class Memory(ABC):
     """A place and layout in which a tensor's values can live. Instances are compared by identity.
 
-    rounds: values have fewer bits there, so that copies are made of others where there are any. has_addresses: its
-    arrays are plain ones on a GPU, `array.data.ptr` is where.
+    rounds: values have fewer bits there, all as one 16-bit type has them. Copies are made of others then where there
+    are any, but for memories that round too: the bits are the same, and half as many. has_addresses: its arrays are
+    plain ones on a GPU, `array.data.ptr` is where.
     """
 
     name: str
@@ -145,9 +146,9 @@ class Storage:
         if not self.valid:
             if is_old or self.pool is not None:
                 array[...] = 0
-        elif HOST in self.valid or not self._take(memory, array):
+        elif (HOST in self.valid and not memory.rounds) or not self._take(memory, array):
             if HOST not in self.valid:
-                source = self._sources()[0]
+                source = self._sources(HOST)[0]
                 source.to_host(self.copies[source], self.ensure(HOST))
                 self.valid.add(HOST)
             if memory is not HOST:
@@ -156,13 +157,14 @@ class Storage:
 
     def _take(self, memory: Memory, array: Any) -> bool:
         """Copy straight from another memory, if one is near enough; else the host is between them."""
-        return any(memory.take(source, self.copies[source], array) for source in self._sources())
+        return any(memory.take(source, self.copies[source], array) for source in self._sources(memory))
 
-    def _sources(self) -> list[Memory]:
-        """Return where the newest values are, the finest first; of equals the oldest, so that runs do the same."""
-        return sorted(
-            (memory for memory in self.copies if memory in self.valid), key=lambda memory: memory.rounds
-        )
+    def _sources(self, target: Memory) -> list[Memory]:
+        """Return where the newest values are, the finest first, or the rounded where `target` rounds as well; of
+        equals the oldest, so that runs do the same.
+        """
+        newest = (memory for memory in self.copies if self.is_valid(memory))
+        return sorted(newest, key=lambda memory: memory.rounds != target.rounds)
 
     def ensure(self, memory: Memory) -> Any:
         """Return the copy in `memory`, allocated if need be, without making it valid.
@@ -384,17 +386,3 @@ class Tensor:
 
     def _forget_view(self) -> None:
         self._memory = self._array = self._view = None
-
-
-def to_host(array: Any) -> NDArray[Any]:
-    """Return a copy of an array, numpy's or a GPU's, on the host."""
-    copy: NDArray[Any] = array.copy() if isinstance(array, np.ndarray) else array.get()
-    return copy
-
-
-def assign(array: Any, values: NDArray[Any]) -> None:
-    """Write host `values` into an array without gaps, numpy's or a GPU's, of as many values."""
-    if isinstance(array, np.ndarray):
-        array[...] = values.reshape(array.shape)
-    else:
-        array.set(np.ascontiguousarray(values.reshape(array.shape), array.dtype))

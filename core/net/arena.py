@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dtrain.core.arrays import assign, to_host
 from dtrain.core.net.params import Param
-from dtrain.core.tensor import HOST, Memory, assign, to_host
+from dtrain.core.tensor import HOST, Memory
 from dtrain.dist.memory import ALIGNMENT_BYTES, aligned_zeros
 
 Array = NDArray[Any]

@@ -100,7 +100,7 @@ class _Sharing:
             self._pass_index = self._net.context.random.pass_index
         self._give_back(self._dead_after_forward[i])
         if i in self._weights:
-            self._weights[i].after_forward()
+            self._weights[i].after_forward(runs_again=i in self._runs_again)
 
     def before_backward(self, i: int) -> None:
         """Have computed again what backward of layer i and of those before it needs."""
@@ -128,7 +128,8 @@ class _Sharing:
 class _Weights:
     """The layouts of what layer i of a net learns: copies that the update makes void.
 
-    Until then a copy is kept from forward to backward if backward reads that layout too, which its first run shows.
+    Until then a copy is kept from forward to backward if backward reads that layout too, which its first run shows,
+    or another one that rounds as it does: that is made of it sooner than of the host's.
     """
 
     def __init__(self, net: Net, i: int, pool: MemoryPool) -> None:
@@ -139,11 +140,11 @@ class _Weights:
             storage.drop_layouts()
             storage.pool = pool
 
-    def after_forward(self) -> None:
-        """Drop the copies that backward will not read."""
+    def after_forward(self, runs_again: bool = False) -> None:
+        """Drop the copies that backward has no use for, or all if forward `runs_again` before it."""
         for k, storage in enumerate(self.storages):
             if len(storage.copies) > 1:
-                storage.drop_layouts(self._read[k])
+                storage.drop_layouts(() if runs_again else self._wanted(storage, self._read[k]))
 
     def after_backward(self) -> None:
         """Drop all copies."""
@@ -151,6 +152,12 @@ class _Weights:
             if len(storage.copies) > 1:
                 self._read[k] = self._read[k] or frozenset(storage.copies)
                 storage.drop_layouts()
+
+    @staticmethod
+    def _wanted(storage: Storage, read: Collection[Memory]) -> Collection[Memory]:
+        """Return the copies that backward reads, or makes one of that it reads."""
+        rounds = any(memory.rounds for memory in read)
+        return [memory for memory in storage.copies if memory in read or (memory.rounds and rounds)]
 
 
 def _tensor(net: Net, value: Value) -> Tensor:

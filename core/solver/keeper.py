@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dtrain.core.arrays import assign, to_host
 from dtrain.core.errors import UserError
 from dtrain.core.net.carried_state import give_states, take_states
 from dtrain.core.net.net import Net
@@ -37,7 +38,6 @@ from dtrain.core.snapshots import (
 from dtrain.core.solver.recipe import Recipe, snapshot_format
 from dtrain.core.solver.retention import Retention
 from dtrain.core.solver.weight_average import WeightAverage
-from dtrain.core.tensor import assign, to_host
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.guard import on_rank_0, together
 from dtrain.proto import caffe_pb2

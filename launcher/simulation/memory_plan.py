@@ -26,6 +26,7 @@ _ENDLESS_BYTES = 1 << 60
 # chains made for it: 33 convolutions of 16 to 64 channels, by turns 1x1 and 5x5, took 16.4 MB more than one.
 _CONVOLUTION_BYTES = {"onednn": 500_000}
 _FLOAT64_BYTES = 8
+_ROUNDING = CONVOLUTIONS | {"InnerProduct"}
 
 
 def plan_pool(net: Net, again: Again | None = None) -> int:
@@ -77,6 +78,7 @@ class _Pass:
         if not keeps:
             for k in layers_ahead(self._net, i):
                 self._free(("kept", k))
+                self._free(("rounded", k))
 
     def _run(self, i: int, written: list[Value]) -> None:
         weights = _weight_bytes(self._net.layers[i]) if self._has_layouts else []
@@ -141,10 +143,12 @@ def _written_backward(net: Net, i: int) -> list[Value]:
 
 
 def rounded_weight_bytes(net: Net, i: int) -> int:
-    """Return the bytes of the copy of layer i's weight that an inner product in bf16 has from forward to backward."""
+    """Return the bytes of the copy in bf16 of layer i's weight that it has from forward to backward, if it gives its
+    bottom a gradient: an inner product reads the copy again, a convolution makes another of it.
+    """
     layer = net.layers[i]
-    is_rounded = layer.type == "InnerProduct" and net.context.engine.precision == "BF16"
-    return 2 * layer.blobs[0].count if is_rounded else 0
+    is_rounded = layer.type in _ROUNDING and net.context.engine.precision == "BF16"
+    return 2 * layer.blobs[0].count if is_rounded and net.needs[i].bottoms[0] else 0
 
 
 def kept_bytes(net: Net, i: int, rounded: Collection[str] = ()) -> int:

@@ -83,6 +83,46 @@ def test_values_go_from_one_memory_to_another_by_way_of_the_host(negated: Negate
     assert (negated.copies, other.copies) == (["out"], ["in"])
 
 
+class WholeMemory(NegatedMemory):
+    """Rounds values to whole ones, and takes them from others that do."""
+
+    name = "whole"
+    rounds = True
+
+    def from_host(self, host: NDArray[Any], storage: NDArray[Any]) -> None:
+        super().from_host(np.round(host), storage)
+
+    def take(self, source: Memory, values: Any, storage: Any) -> bool:
+        if isinstance(source, WholeMemory):
+            self.copies.append("taken")
+            storage[...] = values
+        return isinstance(source, WholeMemory)
+
+
+def test_rounded_values_are_made_of_rounded_ones_and_exact_ones_of_the_host() -> None:
+    tensor, one, other, exact = make_tensor([1.3, -2.8]), WholeMemory(), WholeMemory(), NegatedMemory()
+    for memory in (one, other):
+        assert tensor.read(memory).tolist() == [-1, 3]
+    assert (one.copies, other.copies) == (["in"], ["taken"])
+    assert tensor.read(exact).tolist() == (-np.float32([1.3, -2.8])).tolist()
+
+
+def test_rounded_values_of_an_array_that_was_shown_are_made_of_it() -> None:
+    tensor, one, other = make_tensor([1.3, -2.8]), WholeMemory(), WholeMemory()
+    tensor.read(one)
+    tensor.show()[0] = 7.2
+    assert tensor.read(other).tolist() == [-7, 3]
+
+
+def test_rounded_values_that_go_by_way_of_the_host_leave_exact_ones_there(negated: NegatedMemory) -> None:
+    tensor, one, apart = Tensor((2,)), WholeMemory(), WholeMemory()
+    apart.take = lambda source, values, storage: False  # type: ignore[method-assign]
+    tensor.write(negated)[...] = [-1.25, 2.75]
+    tensor.storage.copies[one], tensor.storage.valid = np.float32([-1, 3]), {negated, one}
+    assert tensor.read(apart).tolist() == [-1, 3]
+    assert tensor.read().tolist() == [1.25, -2.75]
+
+
 def test_values_go_between_two_host_memories() -> None:
     other, tensor = HostMemory(), make_tensor([1, 2])
     tensor.update(other)[0] = 8

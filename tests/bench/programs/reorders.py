@@ -49,7 +49,8 @@ class Trace:
         if not sources or memory in sources:
             make_valid(storage, memory)
             return
-        source = HOST if HOST in sources else min(sources, key=lambda each: each.rounds)
+        by_host = HOST in sources and not memory.rounds  # as make_valid chooses
+        source = HOST if by_host else min(sources, key=lambda each: each.rounds != memory.rounds)
         began = now()
         make_valid(storage, memory)
         seconds = now() - began

@@ -187,6 +187,31 @@ def test_share_memory_keeps_weights_in_one_place_behind_backward(make_solver: Ca
     solver.close()
 
 
+def test_share_memory_keeps_a_rounded_weight_for_the_backward_that_rounds_it_too() -> None:
+    try:
+        engine = create_engine("onednn", "BF16")
+    except (MissingLibrary, UserError):
+        pytest.skip("nets can't be computed in bf16 here")
+    kernels = 'convolution_param { num_output: 32 kernel_size: 3 weight_filler { type: "xavier" } }'
+    text = inputs(x=(2, 16, 8, 8), t=(2, 32, 4, 4))
+    text += f'layer {{ name: "a" type: "Convolution" bottom: "x" top: "a" {kernels} }}'
+    text += f'layer {{ name: "b" type: "Convolution" bottom: "a" top: "b" {kernels} }}'
+    text += 'layer { name: "loss" type: "EuclideanLoss" bottom: "b" bottom: "t" top: "loss" }'
+    kept, shared = make_net(text, engine=engine), make_net(text, engine=engine)
+    share_memory([shared])
+    for net in (kept, shared):
+        run(net)  # which shows what backward reads
+        net.forward()
+    first, second = (shared.params[name][0].data_tensor.storage for name in ("a", "b"))
+    assert set(first.copies) == {HOST}, "nobody wants the gradient of x"
+    assert [memory.rounds for memory in second.copies] == [False, True]
+    shared.backward()
+    assert set(second.copies) == {HOST}
+    kept.backward()
+    for name in ("a", "b"):
+        np.testing.assert_array_equal(shared.params[name][0].diff, kept.params[name][0].diff)
+
+
 CHAIN = (
     inputs(x=(4, 8), t=(4, 3))
     + """

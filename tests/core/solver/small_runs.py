@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dtrain.core.arrays import to_host
 from dtrain.core.engines import create_engine
 from dtrain.core.net.scores import Score
 from dtrain.core.snapshots import MonitorState
 from dtrain.core.solver.recipe import read_recipe
 from dtrain.core.solver.solver import Solver
-from dtrain.core.tensor import to_host
 from dtrain.data.lmdb_writer import write_lmdb
 from dtrain.dist.communicator import Communicator
 from dtrain.proto import caffe_pb2

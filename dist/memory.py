@@ -6,6 +6,7 @@ unless a communicator or an engine has better memory.
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
@@ -20,3 +21,10 @@ def aligned_zeros(count: int, dtype: DTypeLike = np.float32) -> NDArray[Any]:
     raw = np.zeros(num_bytes + ALIGNMENT_BYTES, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT_BYTES
     return raw[start : start + num_bytes].view(dtype)
+
+
+def give_back_freed() -> None:
+    """Let the C library return to the system what was freed and it keeps for later; none but glibc does so."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dtrain.core.arrays import assign, to_host
 from dtrain.core.net.params import Param
 from dtrain.core.tensor import HOST, Memory
-from dtrain.dist.memory import ALIGNMENT_BYTES, aligned_zeros
+from dtrain.dist.memory import ALIGNMENT_BYTES, aligned_zeros, give_back_freed
 
 Array = NDArray[Any]
 Allocate = Callable[[int, np.dtype[Any]], Array]
@@ -70,6 +70,7 @@ class Arena:
         for param, place in zip(self.params, self.places_in_data, strict=True):
             param.blob.data_tensor.move_into(self.data[place], memory)
             param.blob.diff_tensor.move_into(self.diff[place], memory)
+        give_back_freed()  # where the params lay before: as much as they take now
 
     def update_data(self) -> Array:
         """Return the data of all params for changing: the newest values, and the only ones from now on."""

@@ -72,3 +72,7 @@ class Problems:
         """Raise a UserError with every problem noted so far, in their order; return when there is none."""
         if self._found:
             raise UserError(*self._found) from self.cause
+
+
+class MissingLibrary(UserError):
+    """A library that an engine computes by is not installed."""

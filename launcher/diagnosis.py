@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from dtrain.core.errors import UserError
+from dtrain.core.errors import MissingLibrary, UserError
 from dtrain.dist.cores import look_at
 from dtrain.dist.errors import LaunchError
 from dtrain.launcher.mpirun import find_mpirun, mpirun_environment, num_physical_cores
@@ -80,7 +80,7 @@ def examine_onednn() -> Finding:
         return Finding("CPU engine", "none without numpy")
     try:
         found = library.load_library(os.environ)
-    except library.MissingLibrary as missing:
+    except MissingLibrary as missing:
         return Finding("CPU engine", f"reference, the slower one: {missing}")
     except UserError as error:
         return Finding("CPU engine", "reference, the slower one", str(error))
@@ -152,7 +152,7 @@ def examine_cudnn() -> Finding:
     library = importlib.import_module("dtrain.core.engines.cudnn.library")
     try:
         found = library.load_library(os.environ)
-    except library.MissingLibrary as missing:
+    except MissingLibrary as missing:
         return Finding("GPU engine", f"cupy, the slower one: {missing}")
     except UserError as error:
         return Finding("GPU engine", "cupy, the slower one", str(error))

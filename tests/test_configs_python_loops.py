@@ -19,7 +19,7 @@ import pytest
 from dtrain.core.blob import Blob
 from dtrain.core.engines import create_engine
 from dtrain.core.engines.engine import Engine
-from dtrain.core.engines.onednn.library import MissingLibrary
+from dtrain.core.errors import MissingLibrary
 from dtrain.core.graph.net_recipe import read_net
 from dtrain.core.graph.state_rules import is_included
 from dtrain.core.layers import LAYERS

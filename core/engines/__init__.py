@@ -10,9 +10,8 @@ from dtrain.core.engines.cupy import engine as _cupy  # noqa: F401  (registers i
 from dtrain.core.engines.engine import ENGINES as ENGINES
 from dtrain.core.engines.engine import Engine as Engine
 from dtrain.core.engines.onednn import engine as _onednn  # noqa: F401  (registers itself)
-from dtrain.core.engines.onednn.library import MissingLibrary
 from dtrain.core.engines.reference import engine as _reference  # noqa: F401  (registers itself)
-from dtrain.core.errors import UserError
+from dtrain.core.errors import MissingLibrary, UserError
 
 # The fastest first.
 CPU_ENGINES = ("onednn", "reference")

@@ -10,8 +10,8 @@ import pytest
 from dtrain.core.engines.cudnn import library as cudnn_library
 from dtrain.core.engines.cupy import devices
 from dtrain.core.engines.onednn import library
-from dtrain.core.engines.onednn.library import Library, MissingLibrary
-from dtrain.core.errors import UserError
+from dtrain.core.engines.onednn.library import Library
+from dtrain.core.errors import MissingLibrary, UserError
 from dtrain.launcher import diagnosis
 from dtrain.launcher.diagnosis import (
     Finding,
@@ -185,7 +185,7 @@ def test_examine_cudnn_names_its_version_and_place(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize(
     ("error", "problem"),
-    [(cudnn_library.MissingLibrary("no cuDNN"), ""), (UserError("cuDNN is broken"), "cuDNN is broken")],
+    [(MissingLibrary("no cuDNN"), ""), (UserError("cuDNN is broken"), "cuDNN is broken")],
 )
 def test_examine_cudnn_that_can_not_be_had_leaves_cupy(
     monkeypatch: pytest.MonkeyPatch, error: UserError, problem: str

@@ -9,7 +9,7 @@ import pytest
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines import Engine, create_engine
-from dtrain.core.engines.onednn.library import MissingLibrary
+from dtrain.core.errors import MissingLibrary
 from dtrain.core.layers.layer import FusedLayers
 from dtrain.core.net.fusion import Group
 from dtrain.launcher.layer_table import engine_of, find_layouts, layer_table, layout_of

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dtrain.core.engines.shared_library import load_first
 from dtrain.core.errors import UserError
 
 VARIABLE = "DTRAIN_CUDNN"
@@ -24,10 +25,6 @@ FIX = (
     "pip install 'dtrain[cuda12]' or 'dtrain[cuda13]', as the driver has it,"
     f" or let {VARIABLE} be the path of a {FILE_NAME}"
 )
-
-
-class MissingLibrary(UserError):
-    """cuDNN is not installed."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +41,8 @@ def load_library(environment: Mapping[str, str] = os.environ) -> Library:
 
     Raises MissingLibrary if there is none, and UserError if what there is can't be used.
     """
-    for path in _candidates(environment):
-        try:
-            functions = ctypes.CDLL(path)
-        except OSError as error:
-            if os.path.sep not in path:
-                continue
-            raise UserError(f"{path} must be a library that can be loaded, got: {error}; {FIX}") from None
-        return check_library(functions, path)
-    raise MissingLibrary(f"engine cudnn needs cuDNN {MAJOR}, got none; {FIX}")
+    found = load_first(_candidates(environment), f"engine cudnn needs cuDNN {MAJOR}, got none", FIX)
+    return check_library(*found)
 
 
 def _candidates(environment: Mapping[str, str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dtrain.core.engines.shared_library import load_first
 from dtrain.core.errors import UserError
 
 VARIABLE = "DTRAIN_ONEDNN"
@@ -24,10 +25,6 @@ NO_BF16 = "precision BF16 must be computed by a CPU with avx512_bf16, got one wi
 
 _BF16_BIT = 1 << 7  # of dnnl_cpu_isa_t: avx512_core_bf16 and all beyond it
 _RUNTIMES = {1: "sequential", 2: "OpenMP", 4: "TBB", 8: "thread pool"}
-
-
-class MissingLibrary(UserError):
-    """oneDNN is not installed."""
 
 
 class _Version(ctypes.Structure):
@@ -57,15 +54,8 @@ def load_library(environment: Mapping[str, str] = os.environ) -> Library:
 
     Raises MissingLibrary if there is none, and UserError if what there is can't be used.
     """
-    for path in _candidates(environment):
-        try:
-            functions = ctypes.CDLL(path)
-        except OSError as error:
-            if os.path.sep not in path:
-                continue
-            raise UserError(f"{path} must be a library that can be loaded, got: {error}; {FIX}") from None
-        return check_library(functions, path)
-    raise MissingLibrary(f"engine onednn needs oneDNN {MAJOR}, got none; {FIX}")
+    found = load_first(_candidates(environment), f"engine onednn needs oneDNN {MAJOR}, got none", FIX)
+    return check_library(*found)
 
 
 def _candidates(environment: Mapping[str, str]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines import create_engine
-from dtrain.core.engines.onednn.library import MissingLibrary
+from dtrain.core.errors import MissingLibrary
 from tests.played.cudnn import play_cudnn
 from tests.played.cupy import play_cupy
 

@@ -10,8 +10,7 @@ import pytest
 from dtrain.core.engines import CPU_ENGINES, ENGINES, GPU_ENGINES, create_engine
 from dtrain.core.engines.engine import Engine
 from dtrain.core.engines.onednn import engine
-from dtrain.core.engines.onednn.library import MissingLibrary
-from dtrain.core.errors import UserError
+from dtrain.core.errors import MissingLibrary, UserError
 from dtrain.core.registry import Registry
 from tests.played.cudnn import play_cudnn
 from tests.played.cupy import play_cupy

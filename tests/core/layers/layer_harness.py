@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines import create_engine
-from dtrain.core.engines.onednn.library import MissingLibrary
+from dtrain.core.errors import MissingLibrary
 from dtrain.core.layers import LAYERS, Layer, LayerContext
 from dtrain.core.layers.layer import InPlace
 from dtrain.core.random_streams import RandomStreams

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dtrain.core.engines import create_engine
-from dtrain.core.engines.onednn.library import MissingLibrary
+from dtrain.core.errors import MissingLibrary
 from dtrain.core.net.memory_sharing import share_memory
 from dtrain.core.net.net import Net
 from tests.core.net_builder import TEST, TRAIN, inputs, make_net

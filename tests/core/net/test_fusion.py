@@ -8,8 +8,7 @@ import pytest
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines import create_engine
-from dtrain.core.engines.onednn.library import MissingLibrary
-from dtrain.core.errors import UserError
+from dtrain.core.errors import MissingLibrary, UserError
 from dtrain.core.graph.gradient_flow import Needs
 from dtrain.core.layers.layer import FusedLayers, Layer
 from dtrain.core.net.fusion import find_groups

@@ -16,8 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dtrain.core.engines import create_engine
-from dtrain.core.engines.onednn.library import MissingLibrary
-from dtrain.core.errors import UserError
+from dtrain.core.errors import MissingLibrary, UserError
 from dtrain.core.net.memory_sharing import find_net_lifetimes, share_memory
 from dtrain.core.net.net import Net
 from dtrain.core.solver.recipe import read_recipe

@@ -11,8 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dtrain.core.engines import create_engine
-from dtrain.core.engines.onednn.library import MissingLibrary
-from dtrain.core.errors import UserError
+from dtrain.core.errors import MissingLibrary, UserError
 from dtrain.core.layers.layer import FusedLayers
 from dtrain.core.net.fusion import Group
 from dtrain.core.net.memory_sharing import find_net_again, share_memory

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dtrain.core.engines import create_engine
-from dtrain.core.engines.onednn.library import MissingLibrary
+from dtrain.core.errors import MissingLibrary
 from dtrain.core.net.arena import Arena
 from dtrain.core.net.net import Net
 from dtrain.launcher.simulation.memory import Passes, count_memory, find_arrays, measure_passes, owner_of

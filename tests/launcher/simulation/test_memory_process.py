@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dtrain.core.engines import create_engine
-from dtrain.core.engines.onednn.library import MissingLibrary
+from dtrain.core.errors import MissingLibrary
 from dtrain.launcher.simulation.memory_process import measure_process, peak_bytes
 from tests.conftest import ROOT
 

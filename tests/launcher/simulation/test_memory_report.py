@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dtrain.core.engines import create_engine
-from dtrain.core.engines.onednn.library import MissingLibrary
+from dtrain.core.errors import MissingLibrary
 from dtrain.core.net.net import Net
 from dtrain.launcher.simulation.memory_report import fusion_lines, memory_lines, training_lines
 from dtrain.proto import caffe_pb2

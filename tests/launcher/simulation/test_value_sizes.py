@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dtrain.core.engines import create_engine
-from dtrain.core.engines.onednn.library import MissingLibrary
+from dtrain.core.errors import MissingLibrary
 from dtrain.core.net.net import Net
 from dtrain.launcher.simulation.value_sizes import rounded_blobs, storage_bytes
 from tests.core.net_builder import make_net

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from dtrain.core.blob import Blob
 from dtrain.core.engines import create_engine
 from dtrain.core.engines.cudnn.engine import CudnnEngine
-from dtrain.core.engines.cudnn.library import Library, MissingLibrary, load_library
+from dtrain.core.engines.cudnn.library import Library, load_library
+from dtrain.core.errors import MissingLibrary
 from tests.played.cudnn import PlayedCudnn, play_cudnn
 
 Array = NDArray[Any]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dtrain.core.engines.cudnn import library as cudnn_library
-from dtrain.core.engines.cudnn.library import Library, MissingLibrary, check_library, load_library
-from dtrain.core.errors import UserError
+from dtrain.core.engines.cudnn.library import Library, check_library, load_library
+from dtrain.core.errors import MissingLibrary, UserError
 
 
 class Version:

@@ -17,7 +17,7 @@ from dtrain.core.blob import Blob
 from dtrain.core.engines import create_engine
 from dtrain.core.engines.onednn.binding import BF16, FLOAT32, Descriptor
 from dtrain.core.engines.onednn.engine import OneDnnEngine
-from dtrain.core.engines.onednn.library import MissingLibrary
+from dtrain.core.errors import MissingLibrary
 from dtrain.core.tensor import HOST, Memory, Tensor
 
 Array = NDArray[Any]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from dtrain.core.engines.onednn import library
-from dtrain.core.engines.onednn.library import MissingLibrary, check_library, load_library
-from dtrain.core.errors import UserError
+from dtrain.core.engines.onednn.library import check_library, load_library
+from dtrain.core.errors import MissingLibrary, UserError
 
 
 class Function:

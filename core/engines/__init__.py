@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from dtrain.core.engines.cudnn import engine as _cudnn  # noqa: F401  (registers itself)
-from dtrain.core.engines.cupy import engine as _cupy  # noqa: F401  (registers itself)
 from dtrain.core.engines.engine import ENGINES as ENGINES
 from dtrain.core.engines.engine import Engine as Engine
 from dtrain.core.engines.onednn import engine as _onednn  # noqa: F401  (registers itself)
@@ -16,6 +14,9 @@ from dtrain.core.errors import MissingLibrary, UserError
 # The fastest first.
 CPU_ENGINES = ("onednn", "reference")
 GPU_ENGINES = ("cudnn", "cupy")
+
+for _name in GPU_ENGINES:  # which a CPU need not wait for
+    ENGINES.register_module(_name, f"{__name__}.{_name}.engine")
 
 log = logging.getLogger(__name__)
 

@@ -37,7 +37,7 @@ class Arena:
 
     params: the same in the order in which they lie here: those that learn as backward makes them ready, then those
     with lr_mult 0. places: where each one's diff is in `reduced`. places_in_data: where its values are in `data`, and
-    the diff in `diff`.
+    the diff in `diff`, in the same order, and place_in_data by the param's id.
 
     data, diff and reduced (the extra values and diff) are arrays in `memory`. An engine may hold newer values
     elsewhere, so ask for them by the methods. extra is a host array; on a GPU it takes send_extra and take_extra to
@@ -61,6 +61,7 @@ class Arena:
             self.places.append(slice(end, end + param.blob.count))
             end += _round_up(param.blob.count)  # each param starts on a cache line
         self.places_in_data = [slice(p.start - num_before, p.stop - num_before) for p in self.places]
+        self.place_in_data = {id(p): place for p, place in zip(self.params, self.places_in_data, strict=True)}
         self.memory = memory
         self.data: Array = memory.allocate(end - num_before, np.float32)
         self.reduced = self.zeros(end, allocate)

@@ -6,43 +6,34 @@ Beside updater.py, whose schedule, histories and log it has.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from dtrain.core.engines import Engine
+from dtrain.core.engines.cupy.devices import open_cupy
 from dtrain.core.engines.cupy.gradient_control import GradientControl
 from dtrain.core.engines.cupy.update import ArenaUpdate, can_fuse
 from dtrain.core.net.arena import Arena
 from dtrain.core.net.params import Param, trainable
 from dtrain.core.solver.update_rules.rule import Step
-from dtrain.core.solver.updater import Updater
-from dtrain.core.tensor import HOST
+from dtrain.core.solver.updater import UPDATERS, Updater
 from dtrain.proto import caffe_pb2
 
 
+@UPDATERS.register("device")
 class GpuUpdater(Updater):
     """Applies gradients to the learned params of one net, all of which are in an arena on the GPU.
 
     Rules that look at a whole param (LARS, LAMB) run as on the host, param by param.
-
-    Arguments:
-        cupy: the module.
     """
 
-    def __init__(
-        self, solver: caffe_pb2.SolverParameter, params: Sequence[Param], arena: Arena, cupy: Any
-    ) -> None:
+    def __init__(self, solver: caffe_pb2.SolverParameter, params: Sequence[Param], arena: Arena) -> None:
         super().__init__(solver, params, arena, num_threads=1)
-        self._cupy = cupy
+        self._cupy = open_cupy()
         self._fused: ArenaUpdate | None = None
         self._control: GradientControl | None = None  # is told by what sums become means, always the same
-        places = {id(p): place for p, place in zip(arena.params, arena.places_in_data, strict=True)}
         learned = trainable(arena.params)
-        self._places = {id(param): places[id(param)] for param in learned}
         multipliers = [self._multipliers(param) for param in learned]
         if can_fuse(self.rule, multipliers):
-            self._fused = ArenaUpdate(
-                cupy, self.rule, arena.data.size, list(self._places.values()), multipliers
-            )
+            places = [arena.place_in_data[id(param)] for param in learned]
+            self._fused = ArenaUpdate(self._cupy, self.rule, arena.data.size, places, multipliers)
 
     def begin(self, iteration: int, world_size: int) -> None:
         """Begin the update of `iteration`; the diffs are sums as for `apply`, or will be when `update` has them."""
@@ -66,7 +57,7 @@ class GpuUpdater(Updater):
             super()._update(params)
             return
         learned = trainable(params)  # a bucket, all or one: they lie together
-        places = [self._places[id(param)] for param in learned]
+        places = [self.arena.place_in_data[id(param)] for param in learned]
         for param in learned:
             param.blob.update_data(self.arena.memory)
         if places:
@@ -74,16 +65,3 @@ class GpuUpdater(Updater):
             self._fused.run(
                 self.arena.data, self.arena.diff, self._histories, part, shows_change=self._shows_change
             )
-
-    @property
-    def _shows_change(self) -> bool:
-        return self.shows_changes or not self.rule.spares_diff
-
-
-def make_updater(
-    solver: caffe_pb2.SolverParameter, params: Sequence[Param], arena: Arena, engine: Engine
-) -> Updater:
-    """Return what updates `params`, of which those that learn are in `arena`. engine: whose memory that may be."""
-    if arena.memory is HOST:
-        return Updater(solver, params, arena)
-    return GpuUpdater(solver, params, arena, engine.xp)

@@ -104,9 +104,8 @@ class Keeper:
         """Find out before training whether snapshots can be written. Raises UserError."""
 
         def check() -> None:
-            shapes = [
-                np.empty(array.shape, np.float32) for array in self._history
-            ]  # nothing of it is touched
+            # Only shapes count; memory that nobody touches is not taken.
+            shapes = [np.empty(array.shape, np.float32) for array in self._history]
             self.store.check(self._net.name, layer_records(self._net, with_diff), shapes)
             self.store.probe()
 

@@ -26,7 +26,6 @@ from dtrain.core.net.scores import Score
 from dtrain.core.snapshots import Manifest
 from dtrain.core.solver.display import Display
 from dtrain.core.solver.extra_values import NUM_EXTRA, Extra
-from dtrain.core.solver.gpu_updater import make_updater
 from dtrain.core.solver.gradient_exchange import make_exchange
 from dtrain.core.solver.iteration import Iteration
 from dtrain.core.solver.keeper import make_keeper
@@ -55,6 +54,7 @@ from dtrain.core.solver.place import (
 )
 from dtrain.core.solver.recipe import Recipe
 from dtrain.core.solver.testing import Tester
+from dtrain.core.solver.updater import UPDATERS
 from dtrain.core.solver.weight_average import WeightAverage
 from dtrain.core.tensor import HOST
 from dtrain.data.errors import DataError
@@ -139,7 +139,7 @@ class Solver:
 
     def _build_rest(self) -> None:
         param, recipe, communicator = self.param, self.recipe, self.communicator
-        self.updater = make_updater(param, self.net.learnable_params, self.arena, self.engine)
+        self.updater = UPDATERS[self.arena.memory.name](param, self.net.learnable_params, self.arena)
         self.updater.rate_factor = rate_factor(param, self.net)
         self.average = WeightAverage(self.arena, param.dtrain_param.ema_decay)
         self.iteration = Iteration(

@@ -48,7 +48,7 @@ def find_runs(
         multipliers_of: gives those of a param.
         piece_size: values of a piece at most; None: pieces are whole params, each in its own shape.
     """
-    places = {id(param): place for param, place in zip(arena.params, arena.places_in_data, strict=True)}
+    places = arena.place_in_data
     wanted = {id(param) for param in params}
     runs: list[Run] = []
     group: list[Param] = []

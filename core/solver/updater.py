@@ -18,6 +18,7 @@ import numpy as np
 
 from dtrain.core.net.arena import Arena
 from dtrain.core.net.params import Param, trainable
+from dtrain.core.registry import Registry
 from dtrain.core.solver.lr_policies import learning_rate, multistep_index
 from dtrain.core.solver.update_rules import UPDATE_RULES
 from dtrain.core.solver.update_rules.rule import Array, Step, sum_of_squares
@@ -141,9 +142,14 @@ class Updater:
         step = self._steps.get(multipliers)
         if step is None:
             rate, decay = self._rate * multipliers[0], self.solver.weight_decay * multipliers[1]
-            shows_change = self.shows_changes or not self.rule.spares_diff
-            step = self._steps[multipliers] = Step(rate, self._iteration, decay, self._scale, shows_change)
+            step = Step(rate, self._iteration, decay, self._scale, self._shows_change)
+            self._steps[multipliers] = step
         return step
+
+    @property
+    def _shows_change(self) -> bool:
+        """Whether the rule is to leave in the diffs what it takes off: asked for, or as fast."""
+        return self.shows_changes or not self.rule.spares_diff
 
     def _run(self, work: Callable[[int], None], count: int, num_values: int) -> None:
         """Call work(0) … work(count − 1), in any order, shared among the threads if they go over enough values."""
@@ -190,7 +196,7 @@ class Updater:
 
 def _by_param(kind: Array, params: Sequence[Param], arena: Arena) -> list[Array]:
     """Return for each of `params` its part of a history that lies as arena.data does; zeros for those elsewhere."""
-    places = {id(param): place for param, place in zip(arena.params, arena.places_in_data, strict=True)}
+    places = arena.place_in_data
     flat = (kind[places[id(p)]] if id(p) in places else np.zeros(p.blob.count, np.float32) for p in params)
     return [array.reshape(param.blob.shape) for array, param in zip(flat, params, strict=True)]
 
@@ -201,3 +207,9 @@ def _log_update(param: Param, before: Array) -> None:
         "    [Update] Layer %s, param %s data: %g; diff: %g",
         *(param.layer_name, param.title, np.abs(before).mean(), np.abs(change).mean()),
     )
+
+
+# By the name of the memory that the params are in; a CPU need not wait for what a GPU takes.
+UPDATERS: Registry[type[Updater]] = Registry("memory of params")
+UPDATERS.register("host")(Updater)
+UPDATERS.register_module("device", "dtrain.core.solver.gpu_updater")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -47,6 +48,22 @@ def test_registry_of_an_unknown_name_names_the_nearest_and_all(
     with pytest.raises(UserError) as caught:
         fruits[name]
     assert caught.value.problems == (problem,)
+
+
+def test_registry_imports_a_member_s_module_when_it_is_first_asked_for(
+    fruits: Registry[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "quince_of_test_registry"
+    (tmp_path / f"{module}.py").write_text(
+        "from market_of_test import FRUITS\nFRUITS.register('Quince')(3)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "market_of_test", SimpleNamespace(FRUITS=fruits))
+    fruits.register_module("Quince", module)
+    assert "Quince" in fruits
+    assert list(fruits) == ["Apple", "Pear", "Quince"]
+    assert module not in sys.modules
+    assert fruits["Quince"] == fruits["Quince"] == 3
 
 
 def test_import_members_imports_each_module_of_a_package(

@@ -12,6 +12,7 @@ accumulates into the diffs of params where wanted, as Caffe's layers do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -42,6 +43,11 @@ class ConvolutionSpec:
     group: int = 1
     bias: bool = True
     transposed: bool = False
+
+
+def one_batch_axis(shape: Shape, axis: int) -> Shape:
+    """Return a shape whose channels are at `axis` with all axes before it as one: (N, C, spatial…)."""
+    return (math.prod(shape[:axis]), *shape[axis:])
 
 
 @dataclass(frozen=True)

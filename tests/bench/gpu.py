@@ -14,13 +14,12 @@ import argparse
 import os
 import statistics
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from measuring import run_program
-from nets import Turns
+from nets import Turns, take_turns
 
 # Images in a batch.
 NETS = {
@@ -32,7 +31,8 @@ NETS = {
     "vgg16": 128,
 }
 PEERS = {"torch.compile": ("compiled",), "eager": ()}
-TURN_S, LEAST_ROUNDS, MOST_S = 0.3, 3, 8.0
+TURN_S, ROUNDS_S = 0.3, 8.0  # what a turn, and what all rounds of a net should take
+NUM_TO_WARM_UP = 3  # iterations: compiled, algorithms chosen
 REDUCED_MB = (100, 240)
 
 
@@ -49,7 +49,7 @@ def measure(folder: Path, name: str, precision: str, rates: dict[str, Any]) -> s
             for title, words in PEERS.items()
         }
         ways = [ours, *peers.values()]
-        rounds = _take_turns(ways)
+        rounds = take_turns(ways, TURN_S, ROUNDS_S, NUM_TO_WARM_UP)
         peaks = [way.ask("peak_mb") for way in ways]
         params, flops = {way.ask("num_params") for way in ways}, ours.ask("flops")
         if len(params) > 1:
@@ -67,18 +67,6 @@ def measure(folder: Path, name: str, precision: str, rates: dict[str, Any]) -> s
             f"peak {peaks[i]:,.0f} MB, ours over its: {peaks[0] / peaks[i]:.2f}"
         )
     return line
-
-
-def _take_turns(ways: list[Turns]) -> list[list[float]]:
-    """Return for each round the seconds of an iteration of each way."""
-    for way in ways:
-        way.ask(3)  # compiled, algorithms chosen
-    num_iterations = [max(1, round(TURN_S / way.ask(1))) for way in ways]
-    rounds: list[list[float]] = []
-    began = time.perf_counter()
-    while len(rounds) < LEAST_ROUNDS or time.perf_counter() - began < MOST_S:
-        rounds.append([way.ask(number) / number for way, number in zip(ways, num_iterations, strict=True)])
-    return rounds
 
 
 def main() -> None:

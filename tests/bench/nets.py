@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def _measure(folder: Path, name: str, num_threads: int, precision: tuple[str, ..
             for title, words in (PEERS if HAS_TORCH else {}).items()
         }
         ways = [ours, *peers.values()]
-        rounds = _take_turns(ways, machine)
+        rounds = take_turns(ways, TURN_S, ROUNDS_S, between=lambda: machine.ask(1))
         peaks = [way.ask("peak_mb") for way in ways]
         params = {way.ask("num_params") for way in ways}
         if len(params) > 1:
@@ -144,18 +145,27 @@ def _title(name: str, num_threads: int, precision: tuple[str, ...]) -> str:
     return ", ".join([name, f"{NETS[name]} images", threads, *precision])
 
 
-def _take_turns(ways: list[Turns], machine: Turns) -> list[list[float]]:
-    """Return for each round the seconds of an iteration of each way."""
+def take_turns(
+    ways: Sequence[Turns],
+    turn_s: float,
+    rounds_s: float,
+    num_to_warm_up: int = 1,
+    between: Callable[[], object] = lambda: None,
+) -> list[list[float]]:
+    """Return for each round the seconds of an iteration of each way.
+
+    A turn takes `turn_s`, all rounds `rounds_s` or so. between: is called behind each round.
+    """
     for way in ways:
-        way.ask(1)
-    num_iterations = [max(1, round(TURN_S / way.ask(1))) for way in ways]
+        way.ask(num_to_warm_up)
+    num_iterations = [max(1, round(turn_s / way.ask(1))) for way in ways]
     rounds: list[list[float]] = []
     began = time.perf_counter()
     while len(rounds) < LEAST_ROUNDS or (
-        len(rounds) < MOST_ROUNDS and time.perf_counter() - began < ROUNDS_S
+        len(rounds) < MOST_ROUNDS and time.perf_counter() - began < rounds_s
     ):
         rounds.append([way.ask(number) / number for way, number in zip(ways, num_iterations, strict=True)])
-        machine.ask(1)
+        between()
     return rounds
 
 

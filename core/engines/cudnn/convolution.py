@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from dtrain.core.engines.cudnn.epilogue import Epilogue
 from dtrain.core.engines.cudnn.memory import ChannelsLast, as_images
 from dtrain.core.engines.cupy.memory import DeviceMemory
 from dtrain.core.engines.engine import NotOffered
-from dtrain.core.engines.operations import ConvolutionSpec, Shape, Wanted, WeightedOperation
+from dtrain.core.engines.operations import ConvolutionSpec, Shape, Wanted, WeightedOperation, one_batch_axis
 
 if TYPE_CHECKING:
     from dtrain.core.engines.cudnn.engine import CudnnEngine
@@ -35,7 +34,7 @@ class Convolution:
         self.engine = engine
         self.y_shape = spec.y_shape
         self.does_more = adds or relu
-        self._epilogue = Epilogue(engine, _one_batch_axis(spec.y_shape, spec.axis), False, adds, relu)
+        self._epilogue = Epilogue(engine, one_batch_axis(spec.y_shape, spec.axis), False, adds, relu)
         self._own: Passes | None = Passes(spec, engine, adds, relu)
         self._other: WeightedOperation | None = None
 
@@ -98,7 +97,7 @@ class Passes:
         self.plain = engine.memories.plain
         self.transposed = spec.transposed
         self.adds, self.relu = adds, relu
-        x_shape, y_shape = (_one_batch_axis(shape, spec.axis) for shape in (spec.x_shape, spec.y_shape))
+        x_shape, y_shape = (one_batch_axis(shape, spec.axis) for shape in (spec.x_shape, spec.y_shape))
         self.x_memory, self.weight_memory, self.y_memory = (
             engine.memories.best(shape, half) for shape in (x_shape, spec.weight_shape, y_shape)
         )
@@ -199,7 +198,3 @@ class Passes:
         self._correlate = Pass(self.engine, "Forward", geometry, a, w, b)
         self._spread = Pass(self.engine, "BackwardData", geometry, w, b, a)
         self._gradient = Pass(self.engine, "BackwardFilter", geometry, a, b, w)
-
-
-def _one_batch_axis(shape: Shape, axis: int) -> Shape:
-    return (math.prod(shape[:axis]), *shape[axis:])

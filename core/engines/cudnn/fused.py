@@ -10,14 +10,15 @@ from dtrain.core.engines.cudnn.epilogue import pass_gradient
 from dtrain.core.engines.cudnn.inner_product import InnerProduct
 from dtrain.core.engines.cudnn.memory import bits
 from dtrain.core.engines.engine import NotOffered
-from dtrain.core.engines.operations import ConvolutionSpec, FusedWeightedSpec, Wanted
+from dtrain.core.engines.fused_weighted import FusedWeightedBase
+from dtrain.core.engines.operations import ConvolutionSpec, FusedWeightedSpec
 
 if TYPE_CHECKING:
     from dtrain.core.engines.cudnn.engine import CudnnEngine
 
 
-class FusedWeighted:
-    """Carry out a FusedWeightedSpec. The diff that it gets is written over y's, or into added.diff.
+class FusedWeighted(FusedWeightedBase):
+    """Carry out a FusedWeightedSpec by a kernel behind the operation.
 
     cuDNN could do the sum and the maximum within the convolution, but its maximum makes NaN 0, and a net that has
     diverged would go on as if nothing were wrong: they are done with the bias, in one pass over the result.
@@ -35,34 +36,7 @@ class FusedWeighted:
         else:
             self.operation = InnerProduct(spec.operation, engine, spec.relu)
 
-    def forward(self, x: Blob, weight: Blob, bias: Blob | None, added: Blob | None, y: Blob) -> None:
-        """Compute y.data."""
-        if isinstance(self.operation, Convolution):
-            self.operation.forward(x, weight, bias, y, added)
-        else:
-            self.operation.forward(x, weight, bias, y)
-
-    def backward(
-        self,
-        x: Blob,
-        weight: Blob,
-        bias: Blob | None,
-        added: Blob | None,
-        y: Blob,
-        wanted: Wanted,
-        wants_added: bool,
-    ) -> None:
-        """Compute the wanted diffs."""
-        wants_own = wanted.x or wanted.weight or wanted.bias
-        if added is not None and wants_added:
-            self._pass_on(y, added)
-            y = added
-        elif self.relu and wants_own:
-            self._pass_on(y, y)
-        if wants_own:
-            self.operation.backward(x, weight, bias, y, wanted)
-
-    def _pass_on(self, y: Blob, target: Blob) -> None:
+    def pass_on(self, y: Blob, target: Blob) -> None:
         """Overwrite target.diff by y.diff, or what relu lets through of it."""
         tensor = y.data_tensor if self.relu else y.diff_tensor
         memory = self.memories.of(tensor, self.operation.y_shape)

@@ -14,7 +14,7 @@ from dtrain.core.engines.engine import NotOffered
 from dtrain.core.engines.onednn import binding as dnn
 from dtrain.core.engines.onednn.layout_costs import BLOCK, BLOCKED, FEW, LAST, convolution_costs
 from dtrain.core.engines.onednn.layouts import make_reorder
-from dtrain.core.engines.operations import ConvolutionSpec, Shape, Wanted, WeightedOperation
+from dtrain.core.engines.operations import ConvolutionSpec, Shape, Wanted, WeightedOperation, one_batch_axis
 
 if TYPE_CHECKING:
     from dtrain.core.engines.onednn.engine import OneDnnEngine
@@ -74,8 +74,8 @@ class Convolution:
             raise NotOffered("of windows that see little but padding")
         self.kind = "deconvolution" if spec.transposed else "convolution"
         self.algorithm = _DIRECT[spec.transposed]
-        self.x_shape = _one_batch_axis(spec.x_shape, spec.axis)
-        self.y_shape = _one_batch_axis(spec.y_shape, spec.axis)
+        self.x_shape = one_batch_axis(spec.x_shape, spec.axis)
+        self.y_shape = one_batch_axis(spec.y_shape, spec.axis)
         self.weight_shape, self.weight_strides = _weight_of_groups(spec)
         self.bias = self.layouts.plain((self.y_shape[1],)) if spec.bias else None
         dilation = tuple(step - 1 for step in spec.dilation)  # oneDNN counts what is left out
@@ -287,10 +287,6 @@ class _Rows:
         lent = self._engine.lend("rows of a gradient", dnn.NUM_BYTES[dnn.FLOAT32] * self._count)
         self._reorder.run(gradient, lent)
         return lent[: self._count].reshape(-1, self._step)[:, : self._num_inputs, None, None]
-
-
-def _one_batch_axis(shape: Shape, axis: int) -> Shape:
-    return (math.prod(shape[:axis]), *shape[axis:])
 
 
 def _weight_of_groups(spec: ConvolutionSpec) -> tuple[Shape, Shape]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines.engine import NotOffered
+from dtrain.core.engines.fused_weighted import FusedWeightedBase
 from dtrain.core.engines.onednn import binding as dnn
 from dtrain.core.engines.onednn.convolution import Convolution, create_convolution
 from dtrain.core.engines.onednn.eltwise import EltwiseSum, common_memory
@@ -17,7 +18,6 @@ from dtrain.core.engines.operations import (
     EltwiseSpec,
     FusedSumSpec,
     FusedWeightedSpec,
-    Wanted,
     WeightedOperation,
 )
 from dtrain.core.tensor import Memory
@@ -26,13 +26,11 @@ if TYPE_CHECKING:
     from dtrain.core.engines.onednn.engine import OneDnnEngine
 
 
-class FusedWeighted:
-    """Carry out a FusedWeightedSpec. The diff that the operation gets is written over y's, or into added.diff.
-
-    operation: what does the most of it.
-    """
+class FusedWeighted(FusedWeightedBase):
+    """Carry out a FusedWeightedSpec by post-operations."""
 
     def __init__(self, spec: FusedWeightedSpec, engine: OneDnnEngine) -> None:
+        self.relu = spec.relu
         post_ops = VISIBLE_RELU if spec.relu else ()
         self.operation: WeightedOperation
         if isinstance(spec.operation, ConvolutionSpec):
@@ -47,36 +45,12 @@ class FusedWeighted:
         self._relu = ReluGradient(engine, shape) if spec.relu else None
         self._copy = EltwiseSum(EltwiseSpec(shape, "SUM", (1.0,)), engine)  # makes nothing until it runs
 
-    def forward(self, x: Blob, weight: Blob, bias: Blob | None, added: Blob | None, y: Blob) -> None:
-        """Compute y.data."""
-        if added is None:
-            self.operation.forward(x, weight, bias, y)
+    def pass_on(self, y: Blob, target: Blob) -> None:
+        """Overwrite target.diff by y.diff, or what relu lets through of it."""
+        if self._relu is not None:
+            self._relu.run(y, target)
         else:
-            assert isinstance(self.operation, Convolution)
-            self.operation.forward(x, weight, bias, y, added)
-
-    def backward(
-        self,
-        x: Blob,
-        weight: Blob,
-        bias: Blob | None,
-        added: Blob | None,
-        y: Blob,
-        wanted: Wanted,
-        wants_added: bool,
-    ) -> None:
-        """Compute the wanted diffs."""
-        wants_own = wanted.x or wanted.weight or wanted.bias
-        if added is not None and wants_added:
-            if self._relu is not None:
-                self._relu.run(y, added)
-            else:
-                self._copy.backward([added], y, [True])
-            y = added
-        elif self._relu is not None and wants_own:
-            self._relu.run(y, y)
-        if wants_own:
-            self.operation.backward(x, weight, bias, y, wanted)
+            self._copy.backward([target], y, [True])
 
 
 class FusedSum(EltwiseSum):

@@ -5,12 +5,11 @@ Of the two kinds of correlation, depthwise.py is for a filter or two per channel
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines.engine import Engine
-from dtrain.core.engines.operations import ConvolutionSpec, Shape, Wanted
+from dtrain.core.engines.operations import ConvolutionSpec, Shape, Wanted, one_batch_axis
 from dtrain.core.engines.reference.correlation import Correlation
 from dtrain.core.engines.reference.depthwise import DepthwiseCorrelation, is_depthwise
 from dtrain.core.engines.reference.lowering import Lowering
@@ -27,8 +26,8 @@ class Convolution:
 
     def __init__(self, spec: ConvolutionSpec, engine: Engine) -> None:
         self.memory = engine.memory
-        self.x_shape = _one_batch_axis(spec.x_shape, spec.axis)
-        self.y_shape = _one_batch_axis(spec.y_shape, spec.axis)
+        self.x_shape = one_batch_axis(spec.x_shape, spec.axis)
+        self.y_shape = one_batch_axis(spec.y_shape, spec.axis)
         fine, coarse = (self.y_shape, self.x_shape) if spec.transposed else (self.x_shape, self.y_shape)
         self.correlation = _create_correlation(spec, fine, coarse, engine.xp)
 
@@ -86,7 +85,3 @@ def _create_correlation(
         return DepthwiseCorrelation(xp, phases, coarse[2:], fine[1], coarse[1])
     lowering = Lowering(xp, fine[2:], kernel, spec.stride, spec.pad, spec.dilation, coarse[2:])
     return Correlation(xp, lowering, fine[1], coarse[1], spec.group)
-
-
-def _one_batch_axis(shape: Shape, axis: int) -> Shape:
-    return (math.prod(shape[:axis]), *shape[axis:])

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtrain.data.batch import Batch, Shape
+from dtrain.data.transformer import Transformer
 
 
 class BatchReader(ABC):
@@ -21,10 +22,12 @@ class BatchReader(ABC):
 
     num_records: of one epoch, at least 1. shapes: of one record in each of a batch's arrays, known before
     anything is read; where records differ in size, of the first one, and `read` fits the batch to its own.
+    stored_shape: (C, H, W) of the first image if images are left as they are stored, else None.
     """
 
     num_records: int
     shapes: tuple[Shape, ...]
+    stored_shape: Shape | None = None
 
     @abstractmethod
     def read(self, positions: NDArray[np.int64], batch: Batch) -> None:
@@ -33,6 +36,14 @@ class BatchReader(ABC):
         What is random about a record is a function of (seed, epoch, record), so that it depends neither on the
         number of ranks nor on restarts. Raises DataError that names the record when one can't be read.
         """
+
+    def leave_images(self) -> Transformer | None:
+        """Leave images as they are stored from now on, for somebody else to transform; return by what.
+
+        Only where those of a batch are bytes and of one size: other batches are transformed all the same, which
+        Batch.windows says. None, the default: there are no images that could be left.
+        """
+        return None
 
     @abstractmethod
     def reseed(self, seed: int) -> None:

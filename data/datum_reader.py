@@ -12,8 +12,9 @@ from dtrain.data.batch import Batch
 from dtrain.data.batch_reader import BatchReader
 from dtrain.data.datum import Datum, parse_datum
 from dtrain.data.datum_batch import CanonicalLayout
-from dtrain.data.image_batch import Image, errors_named, fill_images
+from dtrain.data.image_batch import Image, errors_named, fill_images, put_images
 from dtrain.data.image_codec import open_image
+from dtrain.data.picture import Picture
 from dtrain.data.record_source import RecordSource
 from dtrain.data.sampler import Sampler
 from dtrain.data.transformer import Transformer
@@ -43,12 +44,21 @@ class DatumReader(BatchReader):
         self._workers = workers or Workers()
         with errors_named(self._name, 0):
             first = parse_datum(source.read(0))
-            self.record_shape = self._open(first).shape
+            image = self._open(first)
+        self.record_shape = image.shape
+        self._has_bytes = isinstance(image, Picture) or image.dtype == np.uint8
         if not first.encoded:
             transformer.spec.warn_of_colors()
         self.num_records = sampler.num_records
         self.shapes = (transformer.output_shape(self.record_shape), ())
         self._layout = CanonicalLayout(self.record_shape)
+
+    def leave_images(self) -> Transformer | None:
+        """Leave images as they are stored, if the first one is of bytes."""
+        if not self._has_bytes:
+            return None
+        self.stored_shape = self.record_shape
+        return self._transformer
 
     def reseed(self, seed: int) -> None:
         """Take the order of records and the random transformations from `seed`."""
@@ -66,8 +76,7 @@ class DatumReader(BatchReader):
         sliced = self._layout.slice_batch(records)
         if sliced is not None:
             images, batch.labels[:] = sliced
-            out = batch.fit(0, self._transformer.output_shape(self.record_shape))
-            self._transformer.transform_batch(images, batch.epochs, batch.indices, out)
+            put_images(batch, images, self.record_shape, self._transformer, self.stored_shape is not None)
             return
 
         def open_item(item: int) -> Image:
@@ -78,7 +87,8 @@ class DatumReader(BatchReader):
         def name_item(item: int) -> str:
             return self._name(indices[item])
 
-        fill_images(batch, open_item, name_item, self._transformer, self._workers)
+        leaves_images = self.stored_shape is not None
+        fill_images(batch, open_item, name_item, self._transformer, self._workers, leaves_images)
 
     def name_record(self, index: int) -> str:
         """Return the record's key and database."""

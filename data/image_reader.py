@@ -71,6 +71,11 @@ class ImageReader(BatchReader):
             self.record_shape: Shape = self._open(first).shape
             self.shapes = (transformer.output_shape(self.record_shape), ())
 
+    def leave_images(self) -> Transformer:
+        """Leave images as decoded, and resized."""
+        self.stored_shape = self.record_shape
+        return self._transformer
+
     def reseed(self, seed: int) -> None:
         """Take the order of records, where it begins and the random transformations from `seed`."""
         self._sampler.reseed(seed)
@@ -92,7 +97,8 @@ class ImageReader(BatchReader):
         def name_item(item: int) -> str:
             return self._images.line(indices[item])
 
-        fill_images(batch, open_item, name_item, self._transformer, self._workers)
+        leaves_images = self.stored_shape is not None
+        fill_images(batch, open_item, name_item, self._transformer, self._workers, leaves_images)
 
     def name_record(self, index: int) -> str:
         """Return the image's path and line."""

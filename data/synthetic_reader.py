@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dtrain.data.batch import Batch, Shape
 from dtrain.data.batch_reader import BatchReader
 from dtrain.data.hash64 import Purpose, draw_below, hash64
+from dtrain.data.image_batch import put_images
 from dtrain.data.sampler import Sampler
 from dtrain.data.transformer import Transformer
 
@@ -70,11 +71,18 @@ class SyntheticReader(BatchReader):
         for which, out in enumerate(batch.arrays):
             starts = self._starts(which, batch.indices)
             if which == 0 and self._transformer:
-                self._transformer.transform_batch(self._images(starts), batch.epochs, batch.indices, out)
+                leaves_images = self.stored_shape is not None
+                put_images(batch, self._images(starts), self._stored[0], self._transformer, leaves_images)
                 continue
             bits = sliding_window_view(self._words(), math.prod(out.shape[1:]))[starts].reshape(out.shape)
             values = np.ldexp((bits >> 32 - _FRACTION_BITS).astype(np.float64), -_FRACTION_BITS)
             out[...] = np.floor(values * self._num_values[which]) if which in self._num_values else values
+
+    def leave_images(self) -> Transformer | None:
+        """Leave images as bytes, if there are any."""
+        if self._transformer:
+            self.stored_shape = self._stored[0]
+        return self._transformer
 
     def reseed(self, seed: int) -> None:
         """Take order, values and random transformations from `seed`."""

@@ -26,6 +26,7 @@ from dtrain.proto import caffe_pb2
 log = logging.getLogger(__name__)
 
 _FRACTION_BITS = 32
+_SHIFT = np.uint64(_FRACTION_BITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +130,7 @@ class Transformer:
 
     def draw(self, epochs: NDArray[np.int64], indices: NDArray[np.int64]) -> list[Draw]:
         """Return what is random about each record; epochs, indices: int64 (N,), which one in which epoch."""
-        rows = columns = np.zeros(len(indices), np.uint64)
-        flips = np.zeros(len(indices), np.bool_)
-        if self._crops_anywhere:
-            purposes = (Purpose.CROP_ROW, Purpose.CROP_COLUMN)
-            shift = np.uint64(64 - _FRACTION_BITS)
-            rows, columns = (hash64(self.seed, purpose, epochs, indices) >> shift for purpose in purposes)
-        if self.spec.mirror:
-            flips = draw_below(hash64(self.seed, Purpose.MIRROR, epochs, indices), 2) == 1
+        rows, columns, flips = self._draw_all(epochs, indices)
         return list(map(Draw, rows.tolist(), columns.tolist(), flips.tolist()))
 
     @property
@@ -155,9 +149,12 @@ class Transformer:
         """
         _, height, width = self.output_shape(record_shape)
         spans = record_shape[1] - height, record_shape[2] - width
-        draws = self.draw(epochs, indices)
-        rows = [(self._place(d.row, spans[0]), self._place(d.column, spans[1]), d.is_flipped) for d in draws]
-        return np.array(rows, np.int32).reshape(-1, 3)
+        *fractions, flips = self._draw_all(epochs, indices)
+        windows = np.empty((len(indices), 3), np.int32)
+        for axis, (fraction, span) in enumerate(zip(fractions, spans, strict=True)):
+            windows[:, axis] = fraction * np.uint64(span + 1) >> _SHIFT if self._crops_anywhere else span // 2
+        windows[:, 2] = flips
+        return windows
 
     def transform_image(self, image: NDArray[Any] | Picture, draw: Draw, out: NDArray[np.float32]) -> None:
         """Write one transformed image to `out`, float32 (C, h, w), of the output_shape of `image`.
@@ -210,6 +207,19 @@ class Transformer:
         elif self._mean_values.size:
             mean = self._mean_values
         normalise(out, mean, self.spec.scale)
+
+    def _draw_all(
+        self, epochs: NDArray[np.int64], indices: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_]]:
+        rows = columns = np.zeros(len(indices), np.uint64)
+        flips = np.zeros(len(indices), np.bool_)
+        if self._crops_anywhere:
+            purposes = (Purpose.CROP_ROW, Purpose.CROP_COLUMN)
+            shift = np.uint64(64 - _FRACTION_BITS)
+            rows, columns = (hash64(self.seed, purpose, epochs, indices) >> shift for purpose in purposes)
+        if self.spec.mirror:
+            flips = draw_below(hash64(self.seed, Purpose.MIRROR, epochs, indices), 2) == 1
+        return rows, columns, flips
 
     def _place(self, fraction: int, span: int) -> int:
         return fraction * (span + 1) >> _FRACTION_BITS if self._crops_anywhere else span // 2

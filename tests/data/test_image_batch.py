@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dtrain.data.batch import Batch
 from dtrain.data.errors import DataError
-from dtrain.data.image_batch import Image, errors_named, fill_images, run_named
+from dtrain.data.image_batch import Image, errors_named, fill_images, put_images, run_named
 from dtrain.data.picture import Picture
 from dtrain.data.transformer import Transformer, TransformSpec
 from dtrain.data.workers import Workers
@@ -142,3 +142,93 @@ def test_run_named_names_the_item_at_fault_in_every_line() -> None:
 def test_errors_named_lets_other_errors_pass() -> None:
     with pytest.raises(ValueError, match="^a bug$"), errors_named(name, 1):
         raise ValueError("a bug")
+
+
+def cut(batch: Batch, crop_size: int) -> NDArray[np.uint8]:
+    """Return what the windows of images as stored show, (N, C, h, w)."""
+    assert batch.windows is not None
+    images = batch.data.transpose(0, 3, 1, 2) if batch.channels_last else batch.data
+    shown = []
+    for image, (row, column, is_flipped) in zip(images, batch.windows.tolist(), strict=True):
+        window = image[:, row : row + crop_size, column : column + crop_size]
+        shown.append(window[..., ::-1] if is_flipped else window)
+    return np.array(shown)
+
+
+@pytest.mark.parametrize("are_pictures", [False, True])
+def test_fill_images_left_as_stored_holds_what_is_to_be_cut_out(are_pictures: bool) -> None:
+    asked: list[int | None] = []
+    transformer = Transformer(TransformSpec(crop_size=5, mirror=True), train=True, seed=3)
+    batch, expected, workers = new_batch(12), new_batch(12), Workers(2)
+
+    def open_item(item: int) -> Image:
+        return Drawn(IMAGES[item], asked) if are_pictures else IMAGES[item]
+
+    fill_images(batch, open_item, name, transformer, workers, leaves_images=True)
+    assert batch.channels_last is are_pictures
+    assert batch.data.dtype == np.uint8
+    fill_images(expected, IMAGES.__getitem__, name, transformer, workers)
+    np.testing.assert_array_equal(cut(batch, 5), expected.data)
+    if are_pictures:
+        assert batch.windows is not None
+        assert sorted(map(int, asked)) == sorted(row + 5 for row in batch.windows[:, 0])  # type: ignore[arg-type]
+    workers.close()
+
+
+def test_fill_images_left_as_stored_of_arrays_and_pictures_holds_both() -> None:
+    transformer = Transformer(TransformSpec(crop_size=5), train=False)
+    batch = new_batch(12)
+    fill_images(
+        batch,
+        lambda item: IMAGES[item] if item % 3 else Drawn(IMAGES[item], []),
+        name,
+        transformer,
+        Workers(),
+        leaves_images=True,
+    )
+    assert batch.channels_last
+    np.testing.assert_array_equal(cut(batch, 5), IMAGES[:, :, 1:6, 2:7])
+
+
+@pytest.mark.parametrize("odd", [IMAGES[7, :, :6, :7], IMAGES[7].astype(np.float32) + 0.5])
+@pytest.mark.parametrize("are_pictures", [False, True])
+def test_fill_images_of_other_sizes_or_floats_are_not_left_as_stored(
+    odd: NDArray[np.generic], are_pictures: bool
+) -> None:
+    transformer = Transformer(TransformSpec(scale=2, crop_size=4), train=False)
+
+    def open_item(item: int) -> Image:
+        if item == 7:
+            return odd
+        return Drawn(IMAGES[item], []) if are_pictures else IMAGES[item]
+
+    batch, expected = new_batch(12), new_batch(12)
+    fill_images(batch, open_item, name, transformer, Workers(), leaves_images=True)
+    assert (batch.windows, batch.channels_last) == (None, False)
+    fill_images(expected, open_item, name, transformer, Workers())
+    np.testing.assert_array_equal(batch.data, expected.data, strict=True)
+
+
+@pytest.mark.parametrize("are_pictures", [False, True])
+@pytest.mark.parametrize("place", [0, 5])
+def test_fill_images_left_as_stored_names_the_one_that_cannot_be_read(place: int, are_pictures: bool) -> None:
+    def open_item(item: int) -> Image:
+        if item >= place:
+            raise DataError("it is damaged")
+        return Drawn(IMAGES[item], []) if are_pictures else IMAGES[item]
+
+    transformer = Transformer(TransformSpec(), train=False)
+    with pytest.raises(DataError, match=f"^image {place}: it is damaged$"):
+        fill_images(new_batch(12), open_item, name, transformer, Workers(2), leaves_images=True)
+
+
+@pytest.mark.parametrize("as_one_array", [False, True])
+def test_put_images_puts_them_as_they_are_or_transformed(as_one_array: bool) -> None:
+    transformer = Transformer(TransformSpec(scale=2, crop_size=5), train=False)
+    images = IMAGES if as_one_array else list(IMAGES)
+    batch = new_batch(12)
+    put_images(batch, images, IMAGES.shape[1:], transformer, leaves_images=True)
+    np.testing.assert_array_equal(cut(batch, 5), IMAGES[:, :, 1:6, 2:7])
+    put_images(batch, images, IMAGES.shape[1:], transformer, leaves_images=False)
+    assert batch.windows is None
+    np.testing.assert_array_equal(batch.data, 2.0 * IMAGES[:, :, 1:6, 2:7])

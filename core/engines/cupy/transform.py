@@ -13,6 +13,8 @@ import numpy as np
 from dtrain.core.engines.cupy.kernels import C_TYPES, NUM_THREADS, Kernel
 from dtrain.data.transformer import Transformer
 
+MAX_IMAGES = 65535  # of one launch: blocks in the grid's second direction
+
 
 class ImageTransform:
     """Does on the device what a Transformer does on the host.
@@ -22,7 +24,7 @@ class ImageTransform:
         record_shape: (C, H, W) of all images; one that transformer.output_shape accepts.
     """
 
-    def __init__(self, cupy: Any, transformer: Transformer, record_shape: tuple[int, int, int]) -> None:
+    def __init__(self, cupy: Any, transformer: Transformer, record_shape: tuple[int, ...]) -> None:
         self._cupy = cupy
         self._record_shape = record_shape
         self._scale = np.float32(transformer.spec.scale)
@@ -58,15 +60,19 @@ class ImageTransform:
         h, w = out.shape[1:3] if out_channels_last else out.shape[2:4]
         # between channels, rows and columns
         steps = (1, width * channels, channels) if channels_last else (height * width, width, 1)
-        self._kernel(out).launch(
-            (-(-h * w // NUM_THREADS), len(images)),
-            (NUM_THREADS,),
-            *(images, windows, self._mean, out),
+        numbers = (
             *(np.int32(channels), np.int32(h), np.int32(w), np.int64(channels * height * width)),
             *(np.int32(step) for step in steps),
             *self._mean_steps,
             *(self._scale, np.int32(out_channels_last)),
         )
+        kernel, num_blocks, num_images = self._kernel(out), -(-h * w // NUM_THREADS), len(images)
+        for first in range(0, num_images, MAX_IMAGES):
+            arrays = (images, windows, out)
+            if num_images > MAX_IMAGES:
+                arrays = tuple(array[first : first + MAX_IMAGES] for array in arrays)
+            grid = num_blocks, len(arrays[0])
+            kernel.launch(grid, (NUM_THREADS,), *arrays[:2], self._mean, arrays[2], *numbers)
 
     def _kernel(self, out: Any) -> Kernel:
         dtype = out.dtype.name

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dtrain.core.blob import Blob
+from dtrain.core.engines.feed import Feed, make_feed
 from dtrain.core.layers.layer import Arity, InPlace, Layer
 from dtrain.data.batch_reader import BatchReader
 from dtrain.data.loader import Loader
@@ -28,6 +29,7 @@ class ReadingLayer(Layer):
     has_backward = False
 
     loader: Loader
+    feed: Feed
     made_up: SyntheticReader | None = None
 
     def __init__(self, *args: object) -> None:
@@ -38,11 +40,21 @@ class ReadingLayer(Layer):
 
     def make_loader(self, reader: BatchReader, batch_size: int, prefetch: int = 4) -> None:
         """Let `reader` read this rank's share, `prefetch` batches ahead. Raises DataError for numbers below 1."""
-        context = self.context
-        self.loader = Loader(reader, batch_size, context.shard, context.deal, prefetch, self.name)
+        context, self.feed = self.context, make_feed(self.engine, reader)
+        self.loader = Loader(
+            reader,
+            batch_size,
+            context.shard,
+            context.deal,
+            prefetch,
+            self.name,
+            self.feed.num_in_use,
+            self.feed.allocate,
+        )
 
     def start(self, first_position: int = 0, num_batches: int | None = None) -> None:
         """Read on from record `first_position` of the common stream; at most num_batches batches if given."""
+        self.feed.drop()
         self.loader.start(first_position, num_batches)
         self._first_position, self._num_batches, self.started = first_position, 0, True
 
@@ -61,6 +73,16 @@ class ReadingLayer(Layer):
         """How many records an epoch has."""
         return self.loader.num_records
 
+    @property
+    def device_bytes(self) -> int:
+        """Bytes on the device that batches take on their way, beside the tops; 0 where the host computes."""
+        return self.feed.device_bytes(self.loader)
+
+    @property
+    def moves_tops(self) -> bool:
+        """Whether each forward may write the tops elsewhere. On a GPU what reads them may be in a captured graph."""
+        return not self.memory.has_addresses
+
     def name_item(self, item: int) -> str:
         """Return which record is at place `item` of the batch in the tops: record "00000007" of lmdb/train."""
         return self.loader.name_item(item)
@@ -76,22 +98,20 @@ class ReadingLayer(Layer):
                 blob.reshape(self.loader.batch_size, *shape)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
-        """Copy the next batch into the tops; where records differ in size, they take the batch's shape."""
+        """Put the next batch into the tops; where records differ in size, they take the batch's shape."""
         if not self.started:
             self.start()
         try:
-            batch = self.loader.next()
+            self.feed.next(self.loader, top)
         except StopIteration:  # all that start() asked for (a test pass) is read; who comes now reads on
             self.start(self.position)
-            batch = self.loader.next()
+            self.feed.next(self.loader, top)
         self._num_batches += 1
-        for blob, values in zip(top, batch.arrays, strict=False):  # a Data layer may leave its label out
-            blob.reshape(*values.shape)
-            blob.write_data(self.memory)[...] = self.xp.asarray(values)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Do nothing: there is no bottom."""
 
     def close(self) -> None:
         """Stop reading and close the source."""
+        self.feed.drop()
         self.loader.close()

@@ -1,7 +1,8 @@
-"""What the tests of the engine cupy share: cupy, played where no GPU is asked for."""
+"""What the tests of the engine cupy share: cupy, played where no GPU is asked for, and data to read."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from dtrain.core.engines import create_engine
 from dtrain.core.engines.cupy.devices import open_cupy
 from dtrain.core.engines.cupy.engine import CupyEngine
+from tests.core.engines.cupy.reading_layers import write_data
 from tests.played.cupy import play_cupy
 
 
@@ -25,3 +27,18 @@ def engine(cupy: Any) -> CupyEngine:
     engine = create_engine("cupy")
     assert isinstance(engine, CupyEngine)
     return engine
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of data, which all tests use, and may add to under names of their own."""
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(written: Path, cupy: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the working directory, with data in it, where there is a GPU."""
+    monkeypatch.chdir(written)
+    return written

@@ -72,3 +72,15 @@ def test_run_into_fewer_bits_rounds_the_host_s_values(cupy: Any, dtype: Any, tmp
     windows = cupy.asarray(transformer.windows(SHAPE, EPOCHS, INDICES))
     ImageTransform(cupy, transformer, SHAPE).run(cupy.asarray(IMAGES), windows, out)
     np.testing.assert_array_equal(out.get(), expected)
+
+
+def test_run_of_more_images_than_a_grid_has_blocks_transforms_all(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("dtrain.core.engines.cupy.transform.MAX_IMAGES", 5)
+    transformer = make_transformer("means", True, tmp_path)
+    expected = transform_on_the_host(transformer)
+    out = cupy.zeros(expected.shape, np.float32)
+    windows = cupy.asarray(transformer.windows(SHAPE, EPOCHS, INDICES))
+    ImageTransform(cupy, transformer, SHAPE).run(cupy.asarray(IMAGES), windows, out)
+    np.testing.assert_array_equal(out.get(), expected)

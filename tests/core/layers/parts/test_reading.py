@@ -8,20 +8,29 @@ import pytest
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines import create_engine
+from dtrain.core.engines.engine import Engine
 from dtrain.core.layers import LAYERS, LayerContext
 from dtrain.core.layers.parts.reading import ReadingLayer
 from dtrain.core.random_streams import RandomStreams
 from dtrain.data.lmdb_writer import write_lmdb
 from dtrain.data.sampler import Shard
 from dtrain.proto import caffe_pb2
+from tests.played.cupy import play_cupy
 
 NUM_RECORDS, BATCH_SIZE = 10, 4
 ALONE = Shard(0, 1)
 MakeReader = Callable[..., ReadingLayer]
 
 
+@pytest.fixture(params=["reference", "cupy"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """Return an engine that computes on the host, and one on a GPU."""
+    play_cupy(monkeypatch)
+    return create_engine(request.param)
+
+
 @pytest.fixture
-def make_reader(tmp_path: Path) -> MakeReader:
+def make_reader(tmp_path: Path, engine: Engine) -> MakeReader:
     """Return a function that sets up a Data layer on 10 images of 1x2x2 whose values are their labels, 0 … 9."""
     path = tmp_path / "lmdb"
     datums = [
@@ -35,7 +44,7 @@ def make_reader(tmp_path: Path) -> MakeReader:
         param.data_param.source, param.data_param.batch_size = str(path), BATCH_SIZE
         param.data_param.backend = caffe_pb2.DataParameter.LMDB
         param.dtrain_param.shuffle = shuffle
-        context = LayerContext(caffe_pb2.TRAIN, create_engine("reference"), RandomStreams(1), shard)
+        context = LayerContext(caffe_pb2.TRAIN, engine, RandomStreams(1), shard)
         layer = LAYERS["Data"](param, context)
         assert isinstance(layer, ReadingLayer)
         layer.setup([], [Blob() for _ in range(num_tops)])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
@@ -27,6 +28,9 @@ BFLOAT16 = np.dtype(bfloat16)
 HALVES = (np.dtype("float16"), BFLOAT16)  # summed in float32
 DTYPES = (*HALVES, *(np.dtype(name) for name in ("float32", "float64", "int64", "uint8")))
 _KNOWN_DTYPES = frozenset(DTYPES)
+
+_SPINNING_S = 200e-6  # how long wait_for asks without pause: as long as a small net's iteration takes
+_PAUSE_S = 50e-6
 
 
 class Communicator(ABC):
@@ -56,10 +60,13 @@ class Communicator(ABC):
         reason: why this kind was chosen, "4 ranks on one host"; create.py sets it.
         lock: held in each call; who tests or waits for a Reduction while another thread may be inside holds it too.
         takes_device_arrays: whether arrays may be cupy's, in this rank's GPU, in all calls but those with bytes.
+        captures: whether calls with arrays on a GPU leave the host out, so that they go on by themselves and, while
+            the caller's current stream is being captured, become part of a CUDA graph.
     """
 
     name: ClassVar[str]
     takes_device_arrays: ClassVar[bool] = False
+    captures: ClassVar[bool] = False
 
     def __init__(self, topology: Topology) -> None:
         self.topology = topology
@@ -141,6 +148,29 @@ class Communicator(ABC):
         """Return only after every rank has called it. Collective."""
         with self._inside("barrier"):
             self._barrier()
+
+    def check(self) -> None:  # noqa: B027
+        """Raise ClusterError if a call that goes on by itself, on a GPU, has failed. Not collective; never waits.
+
+        Calls that this rank waits in report their failures themselves.
+        """
+
+    def wait_for(self, is_over: Callable[[], bool], collective: str = "all_reduce") -> None:
+        """Return when `is_over` says so of work on a GPU that may wait for other ranks. Not collective.
+
+        All waiting of the host for such work goes by way of this: meanwhile activity.collective is `collective`,
+        and `check` is made.
+        """
+        if self.world_size > 1:
+            self.activity.collective = collective
+        pausing_from = time.perf_counter() + _SPINNING_S
+        while True:
+            was_over = is_over()
+            self.check()  # after it: what has failed looks as if it were over
+            if was_over:
+                break
+            time.sleep(_PAUSE_S if time.perf_counter() > pausing_from else 0)
+        self.activity.collective = ""
 
     @abstractmethod
     def abort(self, exit_code: int) -> NoReturn:

@@ -15,6 +15,7 @@ from dtrain.dist.launch_environment import launched_world_size, launcher_of
 from dtrain.dist.mpi import MpiCommunicator
 from dtrain.dist.nccl import NcclCommunicator
 from dtrain.dist.nccl_devices import check_gpus
+from dtrain.dist.nccl_hierarchical import NcclHierarchicalCommunicator
 from dtrain.dist.single import SingleCommunicator
 from dtrain.dist.topology import Topology
 from dtrain.dist.window import WindowCommunicator
@@ -24,6 +25,11 @@ BUILT_UPON_MPI: dict[str, Callable[[MpiCommunicator], Communicator]] = {
     WindowCommunicator.name: WindowCommunicator,
     HierarchicalCommunicator.name: HierarchicalCommunicator,
 }
+# Those of ranks with a GPU each, built upon what they have without.
+BUILT_FOR_GPUS: dict[str, type[NcclCommunicator]] = {
+    NcclCommunicator.name: NcclCommunicator,
+    NcclHierarchicalCommunicator.name: NcclHierarchicalCommunicator,
+}
 # ThreadsCommunicator is missing on purpose: its ranks come from threads.run_ranks, not from a launcher.
 COMMUNICATORS: dict[str, Callable[[], Communicator]] = {
     SingleCommunicator.name: SingleCommunicator,
@@ -31,6 +37,7 @@ COMMUNICATORS: dict[str, Callable[[], Communicator]] = {
     WindowCommunicator.name: lambda: WindowCommunicator(MpiCommunicator()),
     HierarchicalCommunicator.name: lambda: HierarchicalCommunicator(MpiCommunicator()),
     NcclCommunicator.name: lambda: NcclCommunicator(MpiCommunicator()),
+    NcclHierarchicalCommunicator.name: lambda: NcclHierarchicalCommunicator(MpiCommunicator()),
 }
 
 
@@ -68,13 +75,14 @@ def join_gpus(host: Communicator, device: int | None, name: str | None = None) -
 
     Arguments:
         host: what create_communicator made.
-        name: what the user chose. "nccl" makes NCCL's for one rank too; any other name but None leaves it at `host`.
+        name: what the user chose. A key of BUILT_FOR_GPUS makes that for one rank too; None chooses "nccl", any other
+            name leaves it at `host`.
 
     Raises:
-        LaunchError: `name` is "nccl" and that can't be; on all ranks.
+        LaunchError: `name` is a key of BUILT_FOR_GPUS and that can't be; on all ranks.
         ClusterError: NCCL's initialisation failed.
     """
-    is_asked_for = name == NcclCommunicator.name
+    is_asked_for = name in BUILT_FOR_GPUS
     if not is_asked_for and (name is not None or host.world_size == 1):
         return host
     has_gpu = [payload != b"" for payload in host.all_gather_bytes(b"" if device is None else b"GPU")]
@@ -82,7 +90,7 @@ def join_gpus(host: Communicator, device: int | None, name: str | None = None) -
         return host
     try:
         check_gpus(host.topology, has_gpu)
-        communicator = NcclCommunicator(host, device)
+        communicator = BUILT_FOR_GPUS[name or NcclCommunicator.name](host, device)
     except LaunchError as error:
         if is_asked_for:
             raise

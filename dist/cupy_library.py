@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import warnings
 from types import ModuleType
+from typing import Any
 
 from dtrain.dist.errors import LaunchError
+
+_SUCCESS, _NOT_READY = 0, 600  # cudaError_t
 
 
 def load_cupy() -> ModuleType:
@@ -41,3 +44,15 @@ def load_nccl() -> ModuleType:
             " or put its folder into LD_LIBRARY_PATH"
         )
     return cupy
+
+
+def has_happened(cupy: Any, event: Any) -> bool:
+    """Return whether a GPU has come to `event`, a cupy.cuda.Event; the host does not wait.
+
+    Raises CUDARuntimeError if the GPU has failed: the event's own `done` then says no for ever.
+    """
+    runtime = cupy.cuda.runtime
+    status = runtime.eventQuery(event.ptr)
+    if status not in (_SUCCESS, _NOT_READY):
+        runtime.check_status(status)
+    return bool(status == _SUCCESS)

@@ -58,6 +58,11 @@ class MpiSums:
         """
         return self._scatter(values, result), self._gather(result)
 
+    def move_on(self) -> None:
+        """Let MPI bring others what they wait for, though all that was begun may be done here."""
+        with self._naming("all_reduce"):
+            self._first.Iprobe()
+
     def _all_reduce(self, chunk: Array) -> Steps:
         with self._naming("all_reduce"):
             yield from until(self._first.Iallreduce(self._mpi.IN_PLACE, chunk, op=self._mpi.SUM).Test)

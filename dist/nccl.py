@@ -7,11 +7,10 @@ host memory, bytes and barriers. cupy is loaded (cupy_library.py) when the first
 
 from __future__ import annotations
 
+import ctypes
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -21,14 +20,13 @@ from dtrain.dist.cupy_library import load_nccl
 from dtrain.dist.errors import AgreedFailure, ClusterError, LaunchError
 from dtrain.dist.guard import together
 from dtrain.dist.nccl_devices import choose_device, with_devices
+from dtrain.dist.nccl_errors import IN_PROGRESS, check_versions, naming, status_of
+from dtrain.dist.nccl_kernels import HalfKernels
+from dtrain.dist.nccl_lane import DeviceArray, Lane, Transfer
 from dtrain.dist.reduction import DONE, Reduction
 
 T = TypeVar("T")
 
-DeviceArray = Any  # a cupy.ndarray, which mypy cannot see where cupy is not installed
-
-_SPINNING_S = 200e-6  # how long a wait asks without pause: as long as a small all_reduce takes
-_PAUSE_S = 50e-6
 _ABORTING_S = 2.0  # what NCCL's own abort, which stops kernels that wait for other ranks, may take
 
 
@@ -36,9 +34,13 @@ class NcclCommunicator(Communicator):
     """Exchange arrays in device memory by NCCL, and all else by `host`. Making one is collective.
 
     Arrays in device memory are cupy's, of the dtypes and form that Communicator asks for. They travel on a stream
-    of their own: a call sees what the caller's current stream had been given before it, and what the stream is
-    given after the call, or after `wait`, sees the result. Waiting has no limit of its own, in NCCL's
-    initialisation neither: activity.collective tells a watchdog, and `abort` works from its thread.
+    of their own: a call sees what the caller's current stream had been given before it, and what that stream is
+    given after the call, or after `wait` of a Reduction, sees the result. A Reduction never makes the host wait; who
+    wants values on the host waits by `wait_for`. Waiting has no limit of its own, in NCCL's initialisation neither:
+    activity.collective tells a watchdog, and `abort` works from its thread.
+
+    While the caller's current stream is being captured into a CUDA graph, every call becomes part of the graph, and
+    the host waits in none. Whoever has the graph keeps the arrays for as long as it may be launched.
 
     float16 and bfloat16 of more than two ranks, and everything while ordered_sums is set, take another way than
     NCCL's all-reduce, which rounds halves at each step (NVIDIA/nccl issue 1026): each rank is sent its slice of
@@ -50,24 +52,30 @@ class NcclCommunicator(Communicator):
         device: the CUDA number of this rank's GPU; None: the one that choose_device gives it.
 
     Raises:
-        LaunchError: cupy, NCCL or a GPU is missing on a rank, or two ranks share a GPU, on which NCCL may hang; on
-            all ranks.
+        LaunchError: cupy, NCCL or a GPU is missing on a rank, two ranks share a GPU, on which NCCL may hang, or ranks
+            have several versions of NCCL; on all ranks.
         ClusterError: NCCL's initialisation failed.
     """
 
     name = "nccl"
     takes_device_arrays = True
+    captures = True
 
     def __init__(self, host: Communicator, device: int | None = None) -> None:
         self._host = host
+        self._nccl: Any = None
+        self._is_aborted = False
         super().__init__(host.topology)
         self.activity = host.activity
         self._cupy = _on_all_ranks(host, load_nccl, LaunchError)
         self._device = _on_all_ranks(host, lambda: self._open_device(device), LaunchError)
         addresses = host.all_gather_bytes(self._device.pci_bus_id.encode())
         self.topology = with_devices(self.topology, [address.decode() for address in addresses])
-        self._nccl, self._stream = self._open_nccl()
-        self._under_way: deque[_Transfer] = deque()
+        versions = host.all_gather_bytes(str(self._cupy.cuda.nccl.get_version()).encode())
+        check_versions(self.topology, [int(version) for version in versions])
+        self._lane = Lane(self._cupy)
+        self._kernels: dict[np.dtype[Any], HalfKernels] = {}
+        self._nccl = self._open_nccl()
 
     @property
     def ordered_sums(self) -> bool:
@@ -85,14 +93,14 @@ class NcclCommunicator(Communicator):
         if not 0 <= root < self.world_size:
             raise ValueError(f"broadcast: root must be 0 to {self.world_size - 1}, got {root}")
         with self._inside("broadcast"):
-            self._start("broadcast", array, lambda: self._enqueue_broadcast(array, root)).wait()
+            self._finish("broadcast", array, lambda: self._enqueue_broadcast(array, root))
 
     def all_reduce(self, array: Array) -> None:
         if not self._is_on_device(array):
             super().all_reduce(array)
             return
         with self._inside("all_reduce"):
-            self._start("all_reduce", array, lambda: self._enqueue_sum(array)).wait()
+            self._finish("all_reduce", array, lambda: self._enqueue_sum(array))
 
     def start_all_reduce(self, array: Array) -> Reduction:
         if not self._is_on_device(array):
@@ -105,7 +113,7 @@ class NcclCommunicator(Communicator):
             return super().all_gather(array)
         with self._inside("all_gather"):
             gathered: Array = self._cupy.empty((self.world_size, *array.shape), array.dtype)
-            self._start("all_gather", array, lambda: self._enqueue_gather(array, gathered)).wait()
+            self._finish("all_gather", array, lambda: self._enqueue_gather(array, gathered))
         return gathered
 
     def allocate_on_device(self, num_elements: int, dtype: np.dtype[Any]) -> DeviceArray:
@@ -113,19 +121,43 @@ class NcclCommunicator(Communicator):
         with self._device:
             return self._cupy.zeros(num_elements, dtype)
 
+    def check(self) -> None:
+        """Raise ClusterError if NCCL has noticed a failure: a lost connection, a rank that is gone."""
+        call = self.activity.collective or "all_reduce"
+        if self._is_aborted:
+            raise ClusterError(f"{self.topology.describe(self.rank)}: {call}: the job is being ended")
+        with self._naming(call):
+            try:
+                self._nccl.check_async_error()
+            except KeyError as error:  # what cupy makes of numbers that it does not know
+                if status_of(error) != IN_PROGRESS:
+                    raise
+
+    def wait_for(self, is_over: Callable[[], bool], collective: str = "all_reduce") -> None:
+        with self._naming(collective):
+            super().wait_for(is_over, collective)
+
     def abort(self, exit_code: int) -> NoReturn:
-        # In a thread that nobody waits for longer than this: `host` ends this process, whatever NCCL does.
-        aborting = threading.Thread(target=self._nccl.abort, daemon=True)
-        aborting.start()
-        aborting.join(_ABORTING_S)
+        """End every rank of the job at once; also while another thread is in NCCL's initialisation.
+
+        Calls under way end without a result, so that a thread that waits for them goes on.
+        """
+        self._is_aborted = True
+        if self._nccl is not None:
+            # In a thread that nobody waits for longer than this: `host` ends this process, whatever NCCL does.
+            aborting = threading.Thread(target=self._nccl.abort, daemon=True)
+            aborting.start()
+            aborting.join(_ABORTING_S)
         self._host.abort(exit_code)
 
     def close(self) -> None:
-        with self._naming("close"):
-            self._stream.synchronize()
-            self._under_way.clear()
-            self._host.barrier()  # NCCL wants all ranks to be done before one of them leaves
-            self._nccl.destroy()
+        call = "closing NCCL's communicator"
+        self.wait_for(self._lane.end(), call)
+        self._host.barrier()  # NCCL wants all ranks to be done before one of them leaves
+        # It would wait until the graphs with its calls are gone, which others may still hold.
+        if not self._lane.has_captured:
+            with self._naming(call):
+                self._nccl.destroy()
         self._host.close()
 
     def _open_device(self, device: int | None) -> Any:
@@ -141,21 +173,34 @@ class NcclCommunicator(Communicator):
         chosen.use()
         return chosen
 
-    def _open_nccl(self) -> tuple[Any, Any]:
-        """Make NCCL's own communicator, which meets all ranks, and the stream that arrays travel on."""
+    def _open_nccl(self) -> Any:
+        """Make NCCL's own communicator, which meets all peers."""
+        peers = self._peers()
         own_id = _on_all_ranks(self._host, self._make_id, ClusterError)
-        unique_id = self._host.all_gather_bytes(own_id)[0]
+        unique_id = self._host.all_gather_bytes(own_id)[peers[0]]
         call = "making NCCL's communicator"
-        with self._naming(call), self._inside(call):
-            # Of high priority: the kernels of backward fill a GPU, and those of NCCL need little of it.
-            stream = self._cupy.cuda.Stream(non_blocking=True, priority=-1)
-            made = self._cupy.cuda.nccl.NcclCommunicator(self.world_size, unique_id, self.rank)
-        return made, stream
+        try:
+            with self._naming(call), self._inside(call), self._device:
+                made = self._cupy.cuda.nccl.NcclCommunicator(len(peers), unique_id, peers.index(self.rank))
+        except ClusterError as error:
+            if len({self.topology.hosts[peer] for peer in peers}) == 1:
+                raise
+            raise ClusterError(
+                f"{error}; --communicator nccl-hierarchical keeps NCCL inside hosts"
+            ) from error
+        # cupy destroys one that nobody refers to any more, in which NCCL waits for graphs and for other ranks: when
+        # a process ends after a failure, for ever. So one reference stays, and `close` alone destroys.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
+        return made
+
+    def _peers(self) -> Sequence[int]:
+        """Return the ranks that NCCL joins, of which this is one: all of them."""
+        return range(self.world_size)
 
     def _make_id(self) -> bytes:
-        """Return the id by which ranks find each other, on rank 0; on others nothing."""
-        with self._naming("making NCCL's id"):
-            return bytes(self._cupy.cuda.nccl.get_unique_id()) if self.rank == 0 else b""
+        """Return the id by which peers find each other, on the first; on others nothing."""
+        with naming(self._cupy.cuda, "making NCCL's id"):
+            return bytes(self._cupy.cuda.nccl.get_unique_id()) if self.rank == self._peers()[0] else b""
 
     def _is_on_device(self, array: DeviceArray) -> bool:
         """Return whether `array` is in device memory, after looking at its form; all else is the base class's."""
@@ -171,31 +216,26 @@ class NcclCommunicator(Communicator):
         return True
 
     def _start(self, call: str, array: DeviceArray, enqueue: Callable[[], None]) -> Reduction:
-        """Let `enqueue` give the stream its work, behind that of the caller's; return what waits for its end."""
+        """Let `enqueue` give the lane its work, behind that of the caller's stream; return what waits for its end."""
         if array.size == 0:
             return DONE
         with self._naming(call), self._device:
-            while self._under_way and self._under_way[0].is_over:
-                self._under_way.popleft()
-            self._stream.wait_event(self._mark(self._cupy.cuda.get_current_stream()))
-            enqueue()
-            transfer = _Transfer(self, call, self._mark(self._stream), array)
-        self._under_way.append(transfer)
-        return transfer
+            return self._lane.run(enqueue, array)
 
-    def _mark(self, stream: Any) -> Any:
-        """Return an event that is over when what `stream` has been given so far is done."""
-        event = self._cupy.cuda.Event(disable_timing=True)
-        event.record(stream)
-        return event
+    def _finish(self, call: str, array: DeviceArray, enqueue: Callable[[], None]) -> None:
+        """Do so and wait: the caller's stream, and, unless it is being captured, the host."""
+        transfer = self._start(call, array, enqueue)
+        transfer.wait()
+        if isinstance(transfer, Transfer) and not transfer.is_captured:
+            self.wait_for(transfer.is_over, call)
 
     def _enqueue_broadcast(self, array: DeviceArray, root: int) -> None:
         pointer = array.data.ptr
-        self._nccl.broadcast(pointer, pointer, array.size, self._type(array), root, self._stream.ptr)
+        self._nccl.broadcast(pointer, pointer, array.size, self._type(array), root, self._lane.stream.ptr)
 
     def _enqueue_gather(self, array: DeviceArray, gathered: DeviceArray) -> None:
         self._nccl.allGather(
-            array.data.ptr, gathered.data.ptr, array.size, self._type(array), self._stream.ptr
+            array.data.ptr, gathered.data.ptr, array.size, self._type(array), self._lane.stream.ptr
         )
 
     def _enqueue_sum(self, array: DeviceArray) -> None:
@@ -203,7 +243,7 @@ class NcclCommunicator(Communicator):
             self._enqueue_sum_of_slices(array)
             return
         pointer, add = array.data.ptr, self._cupy.cuda.nccl.NCCL_SUM
-        self._nccl.allReduce(pointer, pointer, array.size, self._type(array), add, self._stream.ptr)
+        self._nccl.allReduce(pointer, pointer, array.size, self._type(array), add, self._lane.stream.ptr)
 
     def _enqueue_sum_of_slices(self, array: DeviceArray) -> None:
         """Sum in rank order, in float32 where `array` holds halves (see the class)."""
@@ -211,16 +251,26 @@ class NcclCommunicator(Communicator):
         ends = [flat.size * (rank + 1) // self.world_size for rank in range(self.world_size)]
         slices = [flat[start:end] for start, end in zip([0, *ends], ends, strict=False)]
         own = slices[self.rank]
-        with self._stream:  # so that its memory comes from the stream's own pool, and stays while it is used
-            parts = self._cupy.empty((self.world_size, own.size), flat.dtype)
-            parts[self.rank] = own
-            self._enqueue_exchange(slices, list(parts))
-        with self._stream:
-            total = parts[0].astype(np.float32 if flat.dtype in HALVES else flat.dtype)
-            for part in parts[1:]:
-                total += part.astype(total.dtype)
-            own[...] = total
+        with self._lane.stream:  # so that memory comes from the stream's own pool, and stays while it is used
+            memory = self._cupy.empty((self.world_size, own.size), flat.dtype)
+            parts = [memory[rank] for rank in range(self.world_size)]
+            # As bytes: for halves cupy's own kernels need CUDA's headers, which may not be installed.
+            parts[self.rank].view(np.uint8)[...] = own.view(np.uint8)
+            self._enqueue_exchange(slices, parts)
+        with self._lane.stream:
+            if flat.dtype in HALVES:
+                self._kernels_of(flat.dtype).sum_parts(memory, own)
+            else:
+                own[...] = parts[0]
+                for part in parts[1:]:
+                    own += part
             self._enqueue_exchange([own] * self.world_size, slices)
+
+    def _kernels_of(self, dtype: np.dtype[Any]) -> HalfKernels:
+        """Return the kernels for float16 or bfloat16."""
+        if dtype not in self._kernels:
+            self._kernels[dtype] = HalfKernels(self._cupy, dtype)
+        return self._kernels[dtype]
 
     def _enqueue_exchange(self, sent: Sequence[DeviceArray], received: Sequence[DeviceArray]) -> None:
         """Send sent[r] to each other rank r, and fill received[r] with what comes from it."""
@@ -228,28 +278,18 @@ class NcclCommunicator(Communicator):
         nccl.groupStart()
         for peer, (out, into) in enumerate(zip(sent, received, strict=True)):
             if peer != self.rank and out.size:
-                self._nccl.send(out.data.ptr, out.size, self._type(out), peer, self._stream.ptr)
+                self._nccl.send(out.data.ptr, out.size, self._type(out), peer, self._lane.stream.ptr)
             if peer != self.rank and into.size:
-                self._nccl.recv(into.data.ptr, into.size, self._type(into), peer, self._stream.ptr)
+                self._nccl.recv(into.data.ptr, into.size, self._type(into), peer, self._lane.stream.ptr)
         nccl.groupEnd()
 
     def _type(self, array: DeviceArray) -> int:
         """Return NCCL's number for the dtype of `array`."""
         return int(getattr(self._cupy.cuda.nccl, f"NCCL_{array.dtype.name.upper()}"))
 
-    def _check(self, call: str) -> None:
-        """Raise ClusterError if NCCL has noticed a failure: a lost connection, a rank that is gone."""
-        with self._naming(call):
-            self._nccl.check_async_error()
-
-    @contextmanager
-    def _naming(self, call: str) -> Iterator[None]:
-        """Turn the errors of NCCL and CUDA into a ClusterError that names the call."""
-        cuda = self._cupy.cuda
-        try:
-            yield
-        except (cuda.nccl.NcclError, cuda.runtime.CUDARuntimeError) as error:
-            raise ClusterError(f"{self.topology.describe(self.rank)}: {call}: NCCL says {error}") from error
+    def _naming(self, call: str) -> AbstractContextManager[None]:
+        """Turn the errors of NCCL and CUDA into a ClusterError that names the rank and the call."""
+        return naming(self._cupy.cuda, f"{self.topology.describe(self.rank)}: {call}")
 
     # The base class calls these for arrays in host memory alone.
 
@@ -273,34 +313,6 @@ class NcclCommunicator(Communicator):
 
     def _barrier(self) -> None:
         self._host.barrier()
-
-
-class _Transfer(Reduction):
-    """What a stream has been given, up to an event.
-
-    It holds the array, whose memory cupy would give to others while NCCL still writes it.
-    """
-
-    def __init__(self, communicator: NcclCommunicator, call: str, over: Any, array: DeviceArray) -> None:
-        self._communicator = communicator
-        self._call = call
-        self._over = over
-        self._array = array
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the GPU is done with it."""
-        return bool(self._over.done)
-
-    def test(self) -> bool:
-        self._communicator._check(self._call)
-        with self._communicator._naming(self._call):
-            return self.is_over
-
-    def wait(self) -> None:
-        pausing_from = time.perf_counter() + _SPINNING_S
-        while not self.test():
-            time.sleep(_PAUSE_S if time.perf_counter() > pausing_from else 0)
 
 
 def _on_all_ranks(host: Communicator, action: Callable[[], T], error: type[Exception]) -> T:

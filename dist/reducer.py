@@ -48,11 +48,13 @@ class Reducer:
         self._titles = [f"summing bucket {k} of {len(buckets)} ({title})" for k, title in enumerate(titles)]
         self._wire = wire if communicator.world_size > 1 else None
         self._arena: Any = arena
+        self._is_on_device = not isinstance(arena, np.ndarray)
+        self._goes_by_itself = self._is_on_device and communicator.captures
         self._wires = self._allocate_wires() if self._wire else self._values
         self._started: list[Reduction] = []
         self._num_done = 0
         self._under_way = threading.Event()
-        self._has_thread = communicator.topology.num_nodes > 1
+        self._has_thread = communicator.topology.num_nodes > 1 and not self._is_on_device
         if self._has_thread:
             thread = threading.Thread(
                 target=_keep_moving, args=(weakref.ref(self), self._under_way), name="reducer", daemon=True
@@ -75,8 +77,8 @@ class Reducer:
             self._under_way.set()
 
     def move_on(self) -> None:
-        """Let the reductions under way move on, without waiting for anybody, unless a thread does so."""
-        if not self._has_thread:
+        """Let the reductions under way move on, without waiting for anybody, unless a thread or a GPU does so."""
+        if not (self._has_thread or self._goes_by_itself):
             self._move_on()
 
     def _move_on(self) -> None:
@@ -92,7 +94,10 @@ class Reducer:
             self._communicator.lock.release()
 
     def complete(self) -> Iterator[int]:
-        """Start what is left and yield each bucket's number when its sums are there; then a new round. Collective."""
+        """Start what is left and yield each bucket's number when its sums are there; then a new round. Collective.
+
+        On a GPU they are there for what its current stream is given next; the host waits for nothing.
+        """
         self.start_to(len(self._values))
         activity = self._communicator.activity
         for k, reduction in enumerate(self._started):
@@ -106,6 +111,10 @@ class Reducer:
                 self._wire.decompress(k, self._wires[k], self._values[k])
             yield k
             self.move_on()
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin a new round, whatever has been started."""
         with self._communicator.lock:
             self._started, self._num_done = [], 0
             self._under_way.clear()
@@ -119,9 +128,9 @@ class Reducer:
 
     def _allocate(self, num_elements: int, dtype: np.dtype[Any]) -> Array:
         """Return memory where the arena is: the communicator's, or a GPU's."""
-        if isinstance(self._arena, np.ndarray):
-            return self._communicator.allocate(num_elements, dtype)
-        return np.zeros_like(self._arena, dtype, shape=num_elements)
+        if self._is_on_device:
+            return np.zeros_like(self._arena, dtype, shape=num_elements)
+        return self._communicator.allocate(num_elements, dtype)
 
 
 def _keep_moving(reducer: weakref.ref[Reducer], under_way: threading.Event) -> None:

@@ -21,7 +21,10 @@ class Reduction(ABC):
 
     @abstractmethod
     def wait(self) -> None:
-        """Return when it is done. Raises ClusterError if the transport reports a failure."""
+        """Return when it is done; on a GPU, when all that the caller's current stream is given next comes after it.
+
+        Raises ClusterError if the transport reports a failure.
+        """
 
 
 class _Done(Reduction):

@@ -22,6 +22,7 @@ class SingleCommunicator(Communicator):
 
     name = "single"
     takes_device_arrays = True
+    captures = True
 
     def __init__(self) -> None:
         super().__init__(topology_from_hosts([socket.gethostname()], 0))

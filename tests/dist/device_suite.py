@@ -42,6 +42,36 @@ def uneven(rank: int, size: int, dtype: np.dtype[Any]) -> np.ndarray:
     return (random.standard_normal(size) * 10.0 ** random.integers(-3, 4, size)).astype(dtype)
 
 
+def check_capture(communicator: NcclCommunicator, cupy: Any, dtype: np.dtype[Any]) -> Any:
+    """Capture all calls; assert that each launch has the bits of calls that were not captured. Return the graph."""
+    values = [uneven(communicator.rank + 10 * k, 1003, dtype) for k in range(3)]
+
+    def calls(array: Any) -> list[Any]:
+        first, second = array[:500], array[500:]
+        reductions = [communicator.start_all_reduce(first), communicator.start_all_reduce(second)]
+        for reduction in reductions:
+            reduction.wait()
+            assert reduction.test()
+        communicator.broadcast(second, root=communicator.world_size - 1)
+        communicator.all_reduce(first)
+        return [array, communicator.all_gather(first)]
+
+    expected = []
+    for each in values:
+        expected.append([cupy.asnumpy(found).tobytes() for found in calls(cupy.asarray(each))])
+    array = cupy.asarray(values[0])
+    pool = cupy.cuda.MemoryPool()
+    with cupy.cuda.Stream(non_blocking=True) as stream, cupy.cuda.using_allocator(pool.malloc):
+        stream.begin_capture()
+        results = calls(array)
+        graph = stream.end_capture()
+    for each, bits in zip(values, expected, strict=True):
+        array.set(each)
+        graph.launch()
+        assert [cupy.asnumpy(found).tobytes() for found in results] == bits
+    return graph
+
+
 class DeviceSuite:
     """What every communicator of device arrays must do."""
 

@@ -7,34 +7,30 @@ a `with stream` block therefore waits for the queue first.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import itertools
 import queue
 import threading
 import time
-from collections import defaultdict
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from ml_dtypes import bfloat16
+import pytest
 
 from dtrain.dist.errors import ClusterError
-from dtrain.dist.meeting import Meeting
-
-# cupy 14.2's numbers; test_nccl.py compares them with an installed cupy's.
-TYPES = {"UINT8": 1, "INT64": 4, "FLOAT16": 6, "FLOAT32": 7, "FLOAT64": 8, "BFLOAT16": 9}
-NCCL_SUM = 0
+from tests.played.cupy import DeviceArray as PlayedArray
+from tests.played.kernels import PlayedRawKernel
+from tests.played.nccl import make_nccl
 
 FILL_DELAY_S = 0.01  # so that a call that doesn't wait for the caller's stream sums the values before
+SUCCESS, NOT_READY = 0, 600
+HOST_TO_DEVICE, DEVICE_TO_HOST = 1, 2
 LATE_S = 60.0  # what a stream may take; the safety net against a test that hangs
 
-_state = threading.local()  # of each rank's thread: current device and stream, and the group of calls
-
-
-class NcclError(RuntimeError):
-    """What NCCL's calls raise."""
+_state = threading.local()  # of each rank's thread: current device and stream
 
 
 class CudaError(RuntimeError):
@@ -58,19 +54,26 @@ class DeviceArray(np.ndarray):
         current_stream().give(late)
 
 
-class Stream:
-    """A queue of work and the thread that does it."""
+Queue = queue.SimpleQueue[Callable[[], None] | None]  # None: nobody has the stream any more
 
-    by_ptr: dict[int, Stream] = {}
+
+class Stream:
+    """A queue of work and the thread that does it, for as long as somebody has the stream."""
+
+    by_ptr: weakref.WeakValueDictionary[int, Stream] = weakref.WeakValueDictionary()
 
     def __init__(self, non_blocking: bool = False, priority: int | None = None) -> None:
         self.ptr = id(self)
         self.by_ptr[self.ptr] = self
-        self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self._work, daemon=True).start()
+        self._queue: Queue = queue.SimpleQueue()
+        threading.Thread(target=_work_off, args=(self._queue,), name="stream", daemon=True).start()
+        weakref.finalize(self, self._queue.put, None)
 
     def give(self, work: Callable[[], None]) -> None:
         self._queue.put(work)
+
+    def is_capturing(self) -> bool:
+        return False  # tests/played has streams that do
 
     def wait_event(self, event: Event) -> None:
         over = event.over
@@ -90,27 +93,28 @@ class Stream:
     def __exit__(self, *error: object) -> None:
         _state.stream = self._left
 
-    def _work(self) -> None:
-        while True:
-            try:
-                self._queue.get()()
-            except ClusterError:  # a meeting was broken up: check_async_error tells
-                return
+
+def _work_off(given: Queue) -> None:
+    with contextlib.suppress(ClusterError):  # a meeting was broken up: check_async_error tells
+        while (work := given.get()) is not None:
+            work()
+            del work  # which may be the last to have a stream or an array
 
 
 class Event:
     """A mark in a stream."""
 
+    by_ptr: weakref.WeakValueDictionary[int, Event] = weakref.WeakValueDictionary()
+
     def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
+        self.ptr = id(self)
+        self.by_ptr[self.ptr] = self
         self.over = threading.Event()
+        self.failure = 0  # a number of CUDA's, once the GPU has failed
 
-    def record(self, stream: Stream) -> None:
+    def record(self, stream: Stream | None = None) -> None:
         self.over = threading.Event()
-        stream.give(self.over.set)
-
-    @property
-    def done(self) -> bool:
-        return self.over.is_set()
+        (stream or current_stream()).give(self.over.set)
 
 
 class Device:
@@ -132,112 +136,6 @@ class Device:
         _state.device = self._left
 
 
-class NcclCommunicator:
-    """NCCL's communicator: ranks that were given the same id meet; each call is queued in its stream."""
-
-    meetings: dict[bytes, Meeting] = {}
-    mail: defaultdict[tuple[bytes, int, int], queue.SimpleQueue[np.ndarray]] = defaultdict(queue.SimpleQueue)
-
-    def __init__(self, ndev: int, commId: bytes, rank: int, config: Any = None) -> None:
-        assert len(commId) == 128
-        self._id, self._rank = commId, rank
-        self._meeting = self.meetings.setdefault(commId, Meeting(ndev))
-        self.is_aborted = self.is_destroyed = False
-        self.async_error: NcclError | None = None
-        assert _state.device is not None, "the real one would take GPU 0"
-        self._meeting.swap(rank, "init", None)
-
-    def allReduce(self, sendbuf: int, recvbuf: int, count: int, datatype: int, op: int, stream: int) -> None:
-        assert op == NCCL_SUM
-        call = f"allReduce {count} {datatype}"
-
-        def work() -> None:
-            parts = self._meeting.swap(self._rank, call, view(sendbuf, count, datatype).copy())
-            total = parts[-1]  # NCCL promises no order, and rounds at each step
-            for part in parts[-2::-1]:
-                total = (total + part).astype(total.dtype)
-            view(recvbuf, count, datatype)[...] = total
-
-        self._queue(stream, work)
-
-    def broadcast(
-        self, sendbuff: int, recvbuff: int, count: int, datatype: int, root: int, stream: int
-    ) -> None:
-        def work() -> None:
-            call = f"broadcast {count} {datatype} {root}"
-            parts = self._meeting.swap(self._rank, call, view(sendbuff, count, datatype).copy())
-            view(recvbuff, count, datatype)[...] = parts[root]
-
-        self._queue(stream, work)
-
-    def allGather(self, sendbuf: int, recvbuf: int, count: int, datatype: int, stream: int) -> None:
-        def work() -> None:
-            call = f"allGather {count} {datatype}"
-            parts = self._meeting.swap(self._rank, call, view(sendbuf, count, datatype).copy())
-            view(recvbuf, count * len(parts), datatype)[...] = np.concatenate(parts)
-
-        self._queue(stream, work)
-
-    def send(self, sendbuf: int, count: int, datatype: int, peer: int, stream: int) -> None:
-        assert count > 0
-
-        def work() -> None:
-            self.mail[self._id, self._rank, peer].put(view(sendbuf, count, datatype).copy())
-
-        _state.sends.append((stream, work))
-
-    def recv(self, recvbuf: int, count: int, datatype: int, peer: int, stream: int) -> None:
-        assert count > 0
-
-        def work() -> None:
-            into, part = (
-                view(recvbuf, count, datatype),
-                self.mail[self._id, peer, self._rank].get(timeout=LATE_S),
-            )
-            assert (into.size, into.dtype) == (part.size, part.dtype)
-            into[...] = part
-
-        _state.receives.append((stream, work))
-
-    def check_async_error(self) -> None:
-        if self.async_error is not None:
-            raise self.async_error
-
-    def abort(self) -> None:
-        self.is_aborted = True
-        self._meeting.break_up("aborted")
-
-    def destroy(self) -> None:
-        self.is_destroyed = True
-
-    def _queue(self, stream: int, work: Callable[[], None]) -> None:
-        Stream.by_ptr[stream].give(work)
-
-
-def group_start() -> None:
-    _state.sends, _state.receives = [], []
-
-
-def group_end() -> None:
-    for stream, work in [*_state.sends, *_state.receives]:  # in this order none waits for its own
-        Stream.by_ptr[stream].give(work)
-
-
-_ids = itertools.count()
-
-
-def get_unique_id() -> bytes:
-    return next(_ids).to_bytes(128, "big")
-
-
-def view(ptr: int, count: int, datatype: int) -> np.ndarray:
-    """Return the elements at an address."""
-    name = next(name for name, number in TYPES.items() if number == datatype).lower()
-    dtype = np.dtype(bfloat16) if name == "bfloat16" else np.dtype(name)
-    raw = (ctypes.c_uint8 * (count * dtype.itemsize)).from_address(ptr)
-    return np.frombuffer(raw, np.uint8).view(dtype)
-
-
 def current_stream() -> Stream:
     if not hasattr(_state, "stream"):
         _state.stream = Stream()
@@ -245,9 +143,38 @@ def current_stream() -> Stream:
     return stream
 
 
+class RawKernel(PlayedRawKernel):
+    """A kernel, run at once."""
+
+    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
+        arrays = [PlayedArray(arg.view(np.ndarray)) if isinstance(arg, DeviceArray) else arg for arg in args]
+        super().__call__(grid, block, tuple(arrays))
+
+
+def check_device() -> None:
+    assert _state.device is not None, "the real one would take GPU 0"
+
+
 def asnumpy(array: DeviceArray) -> np.ndarray:
     current_stream().synchronize()
     return np.array(array)
+
+
+def query_event(event: int) -> int:
+    """Return cudaSuccess, cudaErrorNotReady or the number of what has failed; cupy's does not raise it."""
+    found = Event.by_ptr[event]
+    return found.failure or (SUCCESS if found.over.is_set() else NOT_READY)
+
+
+def copy_later(dst: int, src: int, size: int, kind: int, stream: int) -> None:
+    """Copy bytes when the stream comes to it."""
+    assert kind in (HOST_TO_DEVICE, DEVICE_TO_HOST)
+    Stream.by_ptr[stream].give(lambda: ctypes.memmove(dst, src, size) or None)
+
+
+def check_status(status: int) -> None:
+    if status != SUCCESS:
+        raise CudaError(f"cudaError {status}")
 
 
 def make_fake_cupy(num_devices: int) -> Any:
@@ -258,30 +185,37 @@ def make_fake_cupy(num_devices: int) -> Any:
             raise CudaError("cudaErrorNoDevice: no CUDA-capable device is detected")
         return num_devices
 
-    nccl = SimpleNamespace(
-        available=True,
-        NCCL_SUM=NCCL_SUM,
-        NcclError=NcclError,
-        NcclCommunicator=NcclCommunicator,
-        get_unique_id=get_unique_id,
-        groupStart=group_start,
-        groupEnd=group_end,
-        **{f"NCCL_{name}": number for name, number in TYPES.items()},
+    runtime = SimpleNamespace(
+        getDeviceCount=count,
+        CUDARuntimeError=CudaError,
+        eventQuery=query_event,
+        check_status=check_status,
+        memcpyAsync=copy_later,
+        memcpyHostToDevice=HOST_TO_DEVICE,
+        memcpyDeviceToHost=DEVICE_TO_HOST,
     )
-    runtime = SimpleNamespace(getDeviceCount=count, CUDARuntimeError=CudaError)
     cuda = SimpleNamespace(
-        nccl=nccl,
+        nccl=make_nccl(lambda stream, work: Stream.by_ptr[stream].give(work), check_device),
         runtime=runtime,
         Device=Device,
         Stream=Stream,
         Event=Event,
         get_current_stream=current_stream,
+        alloc_pinned_memory=bytearray,
     )
     return SimpleNamespace(
         cuda=cuda,
         ndarray=DeviceArray,
+        RawKernel=RawKernel,
         empty=lambda shape, dtype: np.empty(shape, dtype).view(DeviceArray),
         zeros=lambda shape, dtype: np.zeros(shape, dtype).view(DeviceArray),
         asarray=lambda array: np.array(array).view(DeviceArray),
         asnumpy=asnumpy,
     )
+
+
+def play(monkeypatch: pytest.MonkeyPatch, num_devices: int) -> Any:
+    """Let nccl.py find a host with so many GPUs; return its cupy."""
+    cupy = make_fake_cupy(num_devices)
+    monkeypatch.setattr("dtrain.dist.nccl.load_nccl", lambda: cupy)
+    return cupy

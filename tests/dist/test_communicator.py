@@ -197,3 +197,28 @@ def test_broadcast_from_unknown_root_raises(on_all_ranks: OnAllRanks, root: int)
             communicator.broadcast(np.zeros(3, np.float32), root=root)
 
     on_all_ranks(body)
+
+
+def test_wait_for_names_what_it_waits_in_until_that_is_over(on_all_ranks: OnAllRanks) -> None:
+    def body(communicator: Communicator) -> None:
+        seen, checks = [], 0
+
+        def is_over() -> bool:
+            seen.append(communicator.activity.collective)
+            return len(seen) == 3
+
+        def check() -> None:
+            nonlocal checks
+            checks += 1
+
+        communicator.check()  # nothing is on a GPU
+        communicator.check = check  # type: ignore[method-assign]
+        try:
+            communicator.wait_for(is_over, "broadcast")
+        finally:
+            del communicator.check
+        assert seen == (["broadcast"] if communicator.world_size > 1 else [""]) * 3
+        assert checks == 3  # the last after the end: what has failed looks as if it were over
+        assert communicator.activity.collective == ""
+
+    on_all_ranks(body)

@@ -9,6 +9,7 @@ import pytest
 from dtrain.dist import nccl
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.create import (
+    BUILT_FOR_GPUS,
     BUILT_UPON_MPI,
     COMMUNICATORS,
     choose,
@@ -21,6 +22,7 @@ from dtrain.dist.errors import LaunchError
 from dtrain.dist.hierarchical import HierarchicalCommunicator
 from dtrain.dist.mpi import MpiCommunicator
 from dtrain.dist.nccl import NcclCommunicator
+from dtrain.dist.nccl_hierarchical import NcclHierarchicalCommunicator
 from dtrain.dist.single import SingleCommunicator
 from dtrain.dist.threads import run_ranks
 from dtrain.dist.topology import topology_from_hosts
@@ -99,7 +101,8 @@ def test_create_communicator_by_name_overrides_the_environment() -> None:
 def test_create_communicator_of_unknown_name_lists_the_known() -> None:
     with pytest.raises(
         LaunchError,
-        match='^communicator: unknown name "carrier pigeon"; known: hierarchical, mpi, nccl, single, window$',
+        match='^communicator: unknown name "carrier pigeon";'
+        " known: hierarchical, mpi, nccl, nccl-hierarchical, single, window$",
     ):
         create_communicator("carrier pigeon", {})
 
@@ -107,10 +110,11 @@ def test_create_communicator_of_unknown_name_lists_the_known() -> None:
 def test_communicators_table_has_each_under_its_own_name() -> None:
     kinds = (
         *(SingleCommunicator, MpiCommunicator, WindowCommunicator, HierarchicalCommunicator),
-        NcclCommunicator,
+        *(NcclCommunicator, NcclHierarchicalCommunicator),
     )
     assert set(COMMUNICATORS) == {kind.name for kind in kinds}
     assert {kind.name: kind for kind in kinds[2:4]} == BUILT_UPON_MPI
+    assert {kind.name: kind for kind in kinds[4:]} == BUILT_FOR_GPUS
 
 
 def test_create_communicator_not_launched_does_not_load_mpi() -> None:
@@ -199,5 +203,10 @@ def test_join_gpus_where_nobody_wants_nccl_leaves_the_host(
     assert joined(monkeypatch, devices, name) == [("threads", "as asked")] * len(devices)
 
 
-def test_join_gpus_of_one_rank_that_asks_for_nccl_is_nccl(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert joined(monkeypatch, [2], "nccl") == [("nccl", "as asked; threads for what is on the host")]
+@pytest.mark.parametrize("name", BUILT_FOR_GPUS)
+@pytest.mark.parametrize("devices", [[2], [0, 1]])
+def test_join_gpus_of_ranks_that_ask_for_one_of_gpus_is_that(
+    monkeypatch: pytest.MonkeyPatch, devices: list[int | None], name: str
+) -> None:
+    expected = (name, "as asked; threads for what is on the host")
+    assert joined(monkeypatch, devices, name) == [expected] * len(devices)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from types import ModuleType
+import threading
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from dtrain.dist.cupy_library import load_cupy, load_nccl
+from dtrain.dist.cupy_library import has_happened, load_cupy, load_nccl
 from dtrain.dist.errors import LaunchError
+from tests.dist.fake_cupy import make_fake_cupy
 
 
 def install(monkeypatch: pytest.MonkeyPatch, **names: object) -> ModuleType:
@@ -41,3 +43,32 @@ def test_load_nccl_without_nccl_says_how_to_get_it(
 def test_load_nccl_with_nccl_returns_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     cupy = install(monkeypatch, available=True)
     assert load_nccl() is cupy
+
+
+def test_has_happened_is_whether_the_stream_has_come_there() -> None:
+    cupy = make_fake_cupy(1)
+    stream, event, may_go = cupy.cuda.Stream(), cupy.cuda.Event(), threading.Event()
+    stream.give(lambda: may_go.wait(30) or None)
+    event.record(stream)
+    assert not has_happened(cupy, event)
+    may_go.set()
+    stream.synchronize()
+    assert has_happened(cupy, event)
+
+
+def test_has_happened_on_a_gpu_that_has_failed_raises() -> None:
+    cupy = make_fake_cupy(1)
+    event = cupy.cuda.Event()
+    event.failure = 700  # which cupy's Event.done takes for "not yet"
+    with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="700"):
+        has_happened(cupy, event)
+
+
+def test_event_query_of_the_installed_cupy_returns_errors_and_raises_none() -> None:
+    cupy = pytest.importorskip("cupy")
+    runtime = cupy.cuda.runtime
+    status = runtime.eventQuery(0)  # which is no event's address, on a machine without a GPU and on one with
+    assert status not in (0, 600)
+    with pytest.raises(runtime.CUDARuntimeError) as caught:
+        has_happened(cupy, SimpleNamespace(ptr=0))
+    assert caught.value.status == status

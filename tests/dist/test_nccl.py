@@ -6,7 +6,6 @@ That the played NCCL has the real one's signatures is checked against those of c
 from __future__ import annotations
 
 import inspect
-import threading
 import time
 from typing import Any
 
@@ -18,30 +17,28 @@ from dtrain.dist.activity import Activity
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.errors import AgreedFailure, ClusterError, LaunchError
 from dtrain.dist.nccl import NcclCommunicator
-from dtrain.dist.threads import JobAborted, run_ranks
-from tests.dist import fake_cupy
-from tests.dist.device_suite import Body, DeviceSuite, OnDevices
-from tests.dist.fake_cupy import Device, NcclError, make_fake_cupy
+from dtrain.dist.threads import run_ranks
+from tests.dist.device_suite import FLOATS, Body, DeviceSuite, OnDevices, check_capture
+from tests.dist.fake_cupy import Device, make_fake_cupy, play
+from tests.played import nccl as played_nccl
+from tests.played.cuda import Cuda
+from tests.played.cupy import PlayedCupy
+from tests.played.nccl import NcclError, join_nccl
 
 # As the docstrings of cupy 14.2.0 give them, without types.
 SIGNATURES = {
     "allReduce": ["sendbuf", "recvbuf", "count", "datatype", "op", "stream"],
+    "reduce": ["sendbuf", "recvbuf", "count", "datatype", "op", "root", "stream"],
     "broadcast": ["sendbuff", "recvbuff", "count", "datatype", "root", "stream"],
     "allGather": ["sendbuf", "recvbuf", "count", "datatype", "stream"],
     "send": ["sendbuf", "count", "datatype", "peer", "stream"],
+    "reduceScatter": ["sendbuf", "recvbuf", "recvcount", "datatype", "op", "stream"],
     "recv": ["recvbuf", "count", "datatype", "peer", "stream"],
     "check_async_error": [],
     "abort": [],
     "destroy": [],
 }
 INIT = ["ndev", "commId", "rank", "config"]
-
-
-def play(monkeypatch: pytest.MonkeyPatch, num_devices: int) -> Any:
-    """Let nccl.py find a host with so many GPUs; return its cupy."""
-    cupy = make_fake_cupy(num_devices)
-    monkeypatch.setattr(nccl, "load_nccl", lambda: cupy)
-    return cupy
 
 
 class TestNccl(DeviceSuite):
@@ -118,29 +115,20 @@ def test_nccl_id_that_rank_0_cannot_make_is_a_cluster_error_on_all(monkeypatch: 
     cupy = play(monkeypatch, 2)
 
     def fail() -> bytes:
-        raise NcclError("unhandled system error")
+        raise NcclError(2)
 
     cupy.cuda.nccl.get_unique_id = fail
     (said,) = refusals(2, error=ClusterError)
-    assert "making NCCL's id: NCCL says unhandled system error" in said
+    assert "): making NCCL's id: NCCL says that a call of the operating system failed in it" in said
 
 
-def test_wait_when_nccl_notices_a_failure_is_a_cluster_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    cupy = play(monkeypatch, 2)
-
-    def body(host: Communicator) -> None:
-        communicator = NcclCommunicator(host)
-        if communicator.rank == 1:  # does not take part; rank 0 would wait for ever
-            return
-        reduction = communicator.start_all_reduce(cupy.asarray(np.ones(4, np.float32)))
-        assert not reduction.test()
-        communicator._nccl.async_error = NcclError("remote process exited")
-        for ask in (reduction.wait, reduction.test):
-            with pytest.raises(ClusterError, match=r"rank 0 \(\S+\): all_reduce: NCCL says remote process"):
-                ask()
-        communicator._nccl.abort()
-
-    run_ranks(2, body)
+def test_nccl_of_two_versions_is_refused_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    cupy = play(monkeypatch, 1)
+    versions = iter([22703, 23203])  # in the order in which ranks ask: which is whose is not told
+    cupy.cuda.nccl.get_version = lambda: next(versions)
+    (said,) = refusals(2, ["a", "b"])
+    assert said.startswith("nccl: all ranks must load the same version of NCCL, got 2.27.3 on ")
+    assert " and 2.32.3 on " in said
 
 
 def test_all_reduce_that_waits_for_a_late_rank_names_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,40 +150,6 @@ def test_all_reduce_that_waits_for_a_late_rank_names_the_call(monkeypatch: pytes
     assert [activities[rank].collective for rank in (0, 1)] == ["", ""]
 
 
-def test_abort_aborts_nccl_and_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    cupy = play(monkeypatch, 2)
-    aborted: list[Any] = []
-
-    def body(host: Communicator) -> None:
-        communicator = NcclCommunicator(host)
-        aborted.append(communicator._nccl)
-        if communicator.rank == 0:
-            communicator.start_all_reduce(cupy.asarray(np.ones(4, np.float32)))
-        communicator.barrier()
-        if communicator.rank == 1:
-            communicator.abort(3)
-
-    with pytest.raises(JobAborted) as caught:
-        run_ranks(2, body)
-    assert caught.value.exit_code == 3
-    assert sum(made.is_aborted for made in aborted) == 1
-
-
-def test_abort_when_nccls_own_hangs_ends_the_host_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    play(monkeypatch, 1)
-    monkeypatch.setattr(nccl, "_ABORTING_S", 0.05)
-    hanging = threading.Event()
-
-    def body(host: Communicator) -> None:
-        communicator = NcclCommunicator(host)
-        monkeypatch.setattr(communicator._nccl, "abort", lambda: hanging.wait(30) or None)
-        communicator.abort(3)
-
-    with pytest.raises(JobAborted):
-        run_ranks(1, body)
-    hanging.set()
-
-
 def test_close_destroys_nccl_after_the_work_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     cupy = play(monkeypatch, 2)
 
@@ -209,11 +163,32 @@ def test_close_destroys_nccl_after_the_work_under_way(monkeypatch: pytest.Monkey
     assert run_ranks(2, body) == [(True, [2.0] * 3)] * 2
 
 
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+@pytest.mark.parametrize("ordered_sums", [False, True])
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_calls_of_a_captured_stream_happen_at_each_launch_with_the_bits_of_eager_ones(
+    monkeypatch: pytest.MonkeyPatch, num_ranks: int, ordered_sums: bool, dtype: np.dtype[Any]
+) -> None:
+    cupy = PlayedCupy("cupy")
+    cupy.cuda = Cuda(num_ranks)
+    join_nccl(monkeypatch, cupy)
+
+    def body(host: Communicator) -> None:
+        communicator = NcclCommunicator(host)
+        communicator.ordered_sums = ordered_sums
+        graph = check_capture(communicator, cupy, dtype)
+        communicator.close()
+        assert graph.num_launches == 3
+        assert not communicator._nccl.is_destroyed  # NCCL would wait until the graph is gone
+
+    run_ranks(num_ranks, body)
+
+
 def test_played_nccl_has_the_recorded_signatures() -> None:
     for name, recorded in SIGNATURES.items():
-        played = list(inspect.signature(getattr(fake_cupy.NcclCommunicator, name)).parameters)
+        played = list(inspect.signature(getattr(played_nccl.NcclCommunicator, name)).parameters)
         assert played == ["self", *recorded], name
-    assert list(inspect.signature(fake_cupy.NcclCommunicator).parameters) == INIT
+    assert list(inspect.signature(played_nccl.NcclCommunicator).parameters) == INIT
 
 
 def documented_arguments(docstring: str) -> list[str]:
@@ -238,17 +213,22 @@ def test_recorded_signatures_are_those_of_the_installed_cupy() -> None:
     for name, recorded in SIGNATURES.items():
         assert documented_arguments(getattr(real.NcclCommunicator, name).__doc__) == ["self", *recorded], name
     assert documented_arguments(real.NcclCommunicator.__doc__) == INIT
-    numbers = {name: getattr(real, f"NCCL_{name}") for name in fake_cupy.TYPES}
-    assert (numbers, real.NCCL_SUM) == (fake_cupy.TYPES, fake_cupy.NCCL_SUM)
-    assert (len(real.get_unique_id()), len(fake_cupy.get_unique_id())) == (128, 128)
+    numbers = {name: getattr(real, f"NCCL_{name}") for name in played_nccl.TYPES}
+    assert (numbers, real.NCCL_SUM) == (played_nccl.TYPES, played_nccl.NCCL_SUM)
+    assert (len(real.get_unique_id()), len(played_nccl.get_unique_id())) == (128, 128)
+    assert real.get_version() > 22700
+    for status, text in played_nccl.ERRORS.items():
+        assert (str(real.NcclError(status)), real.NcclError(status).status) == (text, status)
+    with pytest.raises(KeyError):
+        real.NcclError(7)
 
 
 def test_played_cupy_has_the_streams_and_events_of_the_installed_one() -> None:
     real = pytest.importorskip("cupy")
     played = make_fake_cupy(1)
     for name, methods, options in (
-        ("Stream", ["wait_event", "synchronize", "__enter__"], ["non_blocking", "priority"]),
-        ("Event", ["record", "done"], ["disable_timing"]),
+        ("Stream", ["wait_event", "synchronize", "is_capturing", "__enter__"], ["non_blocking", "priority"]),
+        ("Event", ["record"], ["disable_timing"]),
         ("Device", ["use", "pci_bus_id", "__enter__"], []),
     ):
         for cuda in (real.cuda, played.cuda):
@@ -259,5 +239,6 @@ def test_played_cupy_has_the_streams_and_events_of_the_installed_one() -> None:
             str(inspect.signature(real.cuda.Stream)) if name == "Stream" else getattr(real.cuda, name).__doc__
         )
         assert all(option in told for option in options)
-    assert {"getDeviceCount", "CUDARuntimeError"} <= set(dir(real.cuda.runtime))
+    names = {"getDeviceCount", "CUDARuntimeError", "eventQuery", "check_status"}
+    assert names <= set(dir(real.cuda.runtime)) & set(vars(played.cuda.runtime))
     assert callable(real.cuda.get_current_stream)

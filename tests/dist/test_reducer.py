@@ -10,11 +10,16 @@ import numpy as np
 import pytest
 
 from dtrain.dist.communicator import Communicator
+from dtrain.dist.nccl import NcclCommunicator
 from dtrain.dist.reducer import Reducer
 from dtrain.dist.reduction import Reduction
 from dtrain.dist.single import SingleCommunicator
+from dtrain.dist.threads import run_ranks
 from dtrain.dist.topology import topology_from_hosts
 from dtrain.dist.wire import Bfloat16Wire, Wire
+from tests.played.cuda import Cuda
+from tests.played.cupy import PlayedCupy
+from tests.played.nccl import join_nccl
 
 OnAllRanks = Callable[[Callable[[Communicator], None]], None]
 
@@ -153,6 +158,50 @@ def test_reducer_between_hosts_moves_on_while_its_rank_computes() -> None:
         while communicator.num_looks < 20 and time.monotonic() < deadline:
             time.sleep(0.001)  # a layer's backward
         assert list(reducer.complete()) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+@pytest.mark.parametrize("wire", [None, Bfloat16Wire], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_reducer_on_gpus_sums_without_the_host_also_in_a_graph(
+    monkeypatch: pytest.MonkeyPatch, num_ranks: int, wire: Callable[[], Wire] | None, hosts: int
+) -> None:
+    cupy = PlayedCupy("cupy")
+    cupy.cuda = Cuda(num_ranks)
+    join_nccl(monkeypatch, cupy)
+    before = set(threading.enumerate())
+    monkeypatch.setattr(Reducer, "_move_on", lambda self: pytest.fail("GPUs move on by themselves"))
+
+    def body(host: Communicator) -> None:
+        communicator = NcclCommunicator(host)
+        arena = communicator.allocate_on_device(NUM_VALUES, np.dtype(np.float32))
+        reducer = Reducer(communicator, arena, BUCKETS, ["", "", "", ""], wire() if wire else None)
+
+        def round_() -> None:
+            for end in range(3):
+                reducer.start_to(end)
+                reducer.move_on()
+            assert list(reducer.complete()) == [0, 1, 2, 3]
+
+        values = np.zeros(NUM_VALUES, np.float32)
+        fill(values, communicator.rank)
+        arena.set(values)
+        round_()
+        np.testing.assert_array_equal(arena.get()[:9001], expected(num_ranks))
+        with cupy.cuda.Stream(non_blocking=True) as stream:
+            pool = cupy.cuda.MemoryPool()
+            with cupy.cuda.using_allocator(pool.malloc):
+                stream.begin_capture()
+                round_()
+                graph = stream.end_capture()
+        for _ in range(2):
+            arena.set(values)
+            graph.launch()
+            np.testing.assert_array_equal(arena.get()[:9001], expected(num_ranks))
+            np.testing.assert_array_equal(arena.get()[9001:], values[9001:])
+
+    run_ranks(num_ranks, body, hosts=[f"host{rank % hosts}" for rank in range(num_ranks)])
+    assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "reducer"]
 
 
 def test_reducer_that_nobody_has_any_more_ends_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from dtrain.dist.communicator import Communicator
 from dtrain.dist.threads import run_ranks
 from dtrain.dist.wire import Bfloat16Wire, Float16Wire, Wire
+from tests.played.cupy import play_cupy
 
 NUM_VALUES = 10_001
 
@@ -43,6 +46,23 @@ def test_wire_of_16_bits_is_within_its_bound(make: type[Wire], precision: int, w
     error = np.abs(sums - gradients.sum(axis=0))
     assert (error <= bound * 1.01).all()  # float32's own rounding on the way
     assert error.max() > 0  # 16 bits were used in earnest
+
+
+@pytest.mark.parametrize("make", [Bfloat16Wire, lambda: Float16Wire(3)])
+def test_wire_on_a_gpu_has_the_bits_of_the_hosts(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[], Wire]
+) -> None:
+    cupy = play_cupy(monkeypatch)
+    monkeypatch.setattr("dtrain.dist.wire.load_cupy", lambda: cupy)
+    host, device, values = make(), make(), gradient(0)
+    travelling, there = np.zeros(NUM_VALUES, host.dtype), cupy.zeros(NUM_VALUES, host.dtype)
+    host.compress(0, values, travelling)
+    device.compress(0, cupy.asarray(values), there)
+    assert there.get().tobytes() == travelling.tobytes()
+    back = cupy.zeros(NUM_VALUES, np.float32)
+    host.decompress(0, travelling, values)
+    device.decompress(0, there, back)
+    assert back.get().tobytes() == values.tobytes()
 
 
 def test_float16_wire_of_values_whose_sum_is_too_large_for_float16_sums_them() -> None:

@@ -17,13 +17,16 @@ import pytest
 
 from dtrain.core.engines.cudnn import declarations as dnn
 from dtrain.core.engines.cudnn.library import Library
-from tests.played.cublas import play_cublas
+from tests.played.cublas import PlayedCublas, play_cublas
 from tests.played.cudnn_convolution import Convolutions
 from tests.played.cudnn_descriptors import Refused
 from tests.played.cudnn_functions import Functions
 from tests.played.cupy import REAL_GPU, play_cupy
+from tests.played.graphs import record
+from tests.played.host_traffic import refuse_host
 
 FAILED = 5000
+NOT_RECORDED = ("Create", "Destroy", "Set", "Get")  # in graphs: what is no work of the GPU's
 
 
 class PlayedCudnn(Convolutions, Functions):
@@ -35,6 +38,7 @@ class PlayedCudnn(Convolutions, Functions):
         super().__init__(refused_in_halves)
         self.refused = refused
         self.refusal = Refused
+        self.cublas: PlayedCublas | None = None
         self._message = b""
         for name, letters in dnn.PARAMETERS.items():
             types = [dnn.KINDS[letter] for letter in letters]
@@ -48,10 +52,14 @@ class PlayedCudnn(Convolutions, Functions):
 
         def call(*arguments: Any) -> int:
             self.calls[name] += 1
+            if name.startswith("Find"):
+                refuse_host(f"cudnn{name}, which measures")
             try:
                 if name in self.refused:
                     raise self.refusal(name)
                 implement(*arguments)
+                if not name.startswith(NOT_RECORDED):
+                    record(lambda: implement(*arguments))
             except Refused as error:
                 self._message = str(error).encode()
                 return error.status
@@ -90,9 +98,9 @@ class _ErrorString:
     restype: Any = None
 
     def __call__(self, status: int) -> bytes:
-        return {dnn.NOT_SUPPORTED: b"CUDNN_STATUS_NOT_SUPPORTED", FAILED: b"CUDNN_STATUS_EXECUTION_FAILED"}[
-            status
-        ]
+        if status == FAILED:
+            return b"CUDNN_STATUS_EXECUTION_FAILED"
+        return b"CUDNN_STATUS_NOT_SUPPORTED" if status >= dnn.NOT_SUPPORTED else b"CUDNN_STATUS_BAD_PARAM"
 
 
 _error_string = _ErrorString()
@@ -115,5 +123,5 @@ def play_cudnn(
     monkeypatch.setattr("dtrain.core.engines.cudnn.engine.load_library", lambda: library)
     monkeypatch.setattr("dtrain.core.engines.cudnn.algorithms.FOUND", {})
     cupy = play_cupy(monkeypatch)
-    play_cublas(cupy)
+    played.cublas = play_cublas(monkeypatch)
     return played, cupy

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from dtrain.core.blob import Blob
 from dtrain.core.engines.cudnn import declarations as dnn
-from dtrain.core.engines.cudnn.binding import ONE, ZERO, Descriptor, address
+from dtrain.core.engines.cudnn.binding import ONE, ZERO, CudnnError, Descriptor, address
 from dtrain.core.engines.cudnn.by_memory import Unary
 from dtrain.core.engines.cudnn.memory import ChannelsLast, bits
 from dtrain.core.engines.cupy.memory import DeviceMemory
@@ -76,7 +76,7 @@ class Activation(Unary):
                 operation = Activation(ActivationSpec(_SMALL, function), self.engine)
                 operation.run_forward(x, y)
                 operation.run_backward(x, y)
-        except NotOffered:
+        except (NotOffered, CudnnError):
             self.engine.has_half_activations = False
             self.engine.tell_of_float32("Activation")
 

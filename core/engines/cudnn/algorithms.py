@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dtrain.core.engines.cudnn import declarations as dnn
 from dtrain.core.engines.cudnn.binding import ONE, ZERO, Descriptor, Shape, address, ints
 from dtrain.core.engines.engine import NotOffered
@@ -150,13 +152,17 @@ class Pass:
         return bool(one.status == 0 and one.num_bytes <= self.engine.workspace_bytes)
 
     def _room(self) -> Any:
-        """Return a workspace as large as an algorithm within the limit wants, if there is as much memory."""
+        """Return a workspace as large as an algorithm within the limit wants, if there is as much memory.
+
+        It is no lent one, which would stay: what is chosen mostly wants less.
+        """
+        xp = self.engine.xp
         for num_bytes in sorted(set(self._workspaces()), reverse=True):
             try:
-                return self.engine.lend(num_bytes)
-            except self.engine.xp.cuda.memory.OutOfMemoryError:
+                return xp.empty(max(num_bytes, 1), np.uint8)
+            except xp.cuda.memory.OutOfMemoryError:
                 continue
-        return self.engine.lend(0)
+        return xp.empty(1, np.uint8)
 
     def _workspaces(self) -> Iterator[int]:
         """Yield how large a workspace each algorithm within the limit wants."""

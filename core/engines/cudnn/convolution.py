@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dtrain.core.blob import Blob
 from dtrain.core.engines.cudnn.algorithms import Geometry, Operand, Pass
 from dtrain.core.engines.cudnn.binding import ONE, ZERO, Descriptor, address
+from dtrain.core.engines.cudnn.channel_sums import ChannelSums
 from dtrain.core.engines.cudnn.epilogue import Epilogue
 from dtrain.core.engines.cudnn.memory import ChannelsLast, as_images
 from dtrain.core.engines.cupy.memory import DeviceMemory
@@ -107,9 +108,8 @@ class Passes:
         self._make_passes(spec, *((y, x) if spec.transposed else (x, y)), weight)
         self._y = self.binding.tensor(y, self.dtype, self.is_half)
         channels = (1, y[1], *[1] * (len(y) - 2))
-        self._bias = self.binding.tensor(channels, self.dtype)
-        self._plain_y, self._plain_bias = (self.binding.tensor(shape, "float32") for shape in (y, channels))
-        self._bias_in_half = self.is_half
+        self._bias = self.binding.tensor(channels, "float32")
+        self._sums = ChannelSums(engine, y)
         self._epilogue = Epilogue(engine, y, spec.bias, adds, relu)
 
     def forward(self, x: Blob, weight: Blob, bias: Blob | None, y: Blob, added: Blob | None = None) -> None:
@@ -148,27 +148,14 @@ class Passes:
             self._spread.run(weight, y_diff, x_diff)
 
     def _add_bias_gradient(self, bias: Blob, y: Blob) -> None:
-        if self._bias_in_half:
-            try:
-                self._sum_up(bias, y, self.y_memory, self._y, self._bias)
-            except NotOffered:
-                self._bias_in_half = False
-            else:
-                return
-        self._sum_up(bias, y, self.plain, self._plain_y, self._plain_bias)
-
-    def _sum_up(
-        self, bias: Blob, y: Blob, memory: DeviceMemory | ChannelsLast, of_y: Descriptor, of_bias: Descriptor
-    ) -> None:
-        """Add the sums of y.diff, taken in `memory`, to bias.diff."""
-        y_diff = address(y.read_diff(memory))
-
-        def run(diff: Any, adds: bool) -> None:
-            arguments = ONE, of_y, y_diff, ONE if adds else ZERO, of_bias, address(diff)
-            self.binding.run("ConvolutionBackwardBias", *arguments)
-
-        is_half = isinstance(memory, ChannelsLast)
-        self._add_to(bias, self.engine.memories.best((1, *bias.shape), is_half), run)
+        """Add the sums of y.diff to bias.diff."""
+        y_diff, (diff, is_sum) = y.read_diff(self.y_memory), bias.join_diff(self.plain)
+        if self.is_half:
+            self._sums.run(y_diff, diff, is_sum)
+            return
+        factors = ONE, ONE if is_sum else ZERO
+        arguments = factors[0], self._y, address(y_diff), factors[1], self._bias, address(diff)
+        self.binding.run("ConvolutionBackwardBias", *arguments)
 
     def _add_to(
         self, param: Blob, memory: DeviceMemory | ChannelsLast, run: Callable[[Any, bool], None]

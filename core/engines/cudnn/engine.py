@@ -27,7 +27,9 @@ from dtrain.core.engines.cudnn.pooling import Pooling
 from dtrain.core.engines.cudnn.softmax import Softmax
 from dtrain.core.engines.cupy.engine import CupyEngine
 from dtrain.core.engines.cupy.kernels import Kernel
-from dtrain.core.engines.engine import ENGINES, Engine
+from dtrain.core.engines.cupy.running_sums import RunningSums
+from dtrain.core.engines.cupy.softmax_loss import SoftmaxLoss
+from dtrain.core.engines.engine import ENGINES, Engine, Promises
 from dtrain.core.errors import UserError
 
 HALVES = {"BF16": np.dtype(ml_dtypes.bfloat16), "FLOAT16": np.dtype(np.float16)}
@@ -64,6 +66,8 @@ class CudnnEngine(Engine):
         op.InnerProductSpec: InnerProduct,
         op.LRNSpec: LRN,
         op.PoolingSpec: Pooling,
+        op.RunningSumsSpec: RunningSums,
+        op.SoftmaxLossSpec: SoftmaxLoss,
         op.SoftmaxSpec: Softmax,
     }
 
@@ -103,6 +107,21 @@ class CudnnEngine(Engine):
         self._kernels: dict[tuple[Any, ...], Kernel] = {}
         self._lent = threading.local()
 
+    @classmethod
+    def promising(cls, precision: str, promises: Promises) -> CudnnEngine:
+        """Return one that keeps `promises`."""
+        return cls(
+            precision,
+            allows_tf32=False if promises.strict_float32 else None,
+            is_deterministic=promises.deterministic,
+        )
+
+    @property
+    def replays(self) -> Any:
+        """As CupyEngine has it, which draws the random numbers."""
+        drawing: Any = self.fallback
+        return drawing.replays
+
     def kernel(self, name: str, source: str, **macros: str) -> Kernel:
         """Return a kernel of our own, the same one each time."""
         assert "double" not in macros.values(), "engine cudnn computes in float32"
@@ -119,15 +138,29 @@ class CudnnEngine(Engine):
             mine["workspace"] = self.xp.empty(max(num_bytes, 1), np.uint8)
         return mine["workspace"]
 
+    def scratch(self) -> Any:
+        """Return the workspace that is lent now."""
+        return self.lend(0)
+
     def tell_of_float32(self, kind: str) -> None:
         """Say once that what was to be computed in 16 bits is not."""
         self.tell_once(f"engine {self.name} has no {kind} in {self.precision}; that is computed in float32")
+
+    def looks_at_values(self) -> bool:
+        """Return whether the current stream is not being captured: to look at values is to wait for them."""
+        return not self.xp.cuda.get_current_stream().is_capturing()
+
+    def synchronize(self) -> None:
+        """Wait for the current stream."""
+        self.xp.cuda.get_current_stream().synchronize()
 
     def describe(self) -> str:
         """Return cuDNN's version, the GPU, and what is computed in."""
         values = self.precision
         if values == "FLOAT32" and self.math_type == dnn.DEFAULT_MATH:
             values = "FLOAT32 (products in TF32)"
+        if self.is_deterministic:
+            values += ", deterministic"
         text = f"{self.name}: cuDNN {self.binding.library.version}, {self._device_name}, {values}"
         assert self.fallback is not None
         return f"{text}; what it lacks: {self.fallback.describe()}"

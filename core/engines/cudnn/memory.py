@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dtrain.core.engines.cudnn.binding import Shape
 from dtrain.core.engines.cupy.convert import Converter
-from dtrain.core.engines.cupy.memory import DeviceLayout, DeviceMemory, device_memory
+from dtrain.core.engines.cupy.memory import DeviceLayout, DeviceMemory, device_memory, refuse_capture
 from dtrain.core.tensor import Borrow, Memory, Tensor
 
 _LEAST_AXES = 4
@@ -50,11 +50,13 @@ class ChannelsLast(DeviceLayout):
         return storage
 
     def from_host(self, host: NDArray[Any], storage: Any) -> None:
-        """Copy as float32, and convert there."""
+        """Copy as float32, and convert there. Raises UserError within a capture."""
+        refuse_capture(self._memories.cupy, f"{host.size} values that the host alone has")
         self.from_plain(self._memories.cupy.asarray(host), storage)
 
     def to_host(self, storage: Any, host: NDArray[Any]) -> None:
-        """Convert to float32, and copy that."""
+        """Convert to float32, and copy that. Raises UserError within a capture."""
+        refuse_capture(self._memories.cupy, f"{host.size} values that are wanted on the host")
         plain = self._memories.cupy.empty(math.prod(self.shape), np.float32)
         self.to_plain(storage, plain)
         plain.get(out=host[: plain.size])

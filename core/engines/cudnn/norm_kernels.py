@@ -6,6 +6,7 @@ cuDNN's functions are slow at that order but for one that rounds sums to integer
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,28 @@ _PACK = 8  # channels that a thread has, if that divides them
 _BLOCKS = 1024  # or so, of a grid: several for each processor of the largest GPU
 
 
+@dataclass(frozen=True)
+class Rows:
+    """How values (N, spatial…, C) are dealt to threads as (rows, packs of channels). grid, block: of the launch."""
+
+    num_rows: int
+    num_packs: int
+    pack: int
+    grid: tuple[int, int]
+    block: tuple[int, int]
+
+    @classmethod
+    def of(cls, shape: Shape) -> Rows:
+        """Return that for values of `shape` (N, C, spatial…)."""
+        num_rows, pack = math.prod(shape) // shape[1], 1 if shape[1] % _PACK else _PACK
+        num_packs = shape[1] // pack
+        width = min(_MOST_PACKS, 1 << (num_packs - 1).bit_length())
+        block = width, _THREADS // width
+        columns = -(-num_packs // width)
+        grid = columns, min(-(-num_rows // block[1]), max(1, _BLOCKS // columns))
+        return cls(num_rows, num_packs, pack, grid, block)
+
+
 class NormKernels:
     """The kernels for values of `shape` (N, C, spatial…) in arrays (N, spatial…, C), with or without `relu`.
 
@@ -31,14 +54,9 @@ class NormKernels:
     def __init__(self, engine: CudnnEngine, shape: Shape, relu: bool) -> None:
         self._engine = engine
         self._num_channels = shape[1]
-        self._num_rows = math.prod(shape) // shape[1]
-        self._pack = 1 if shape[1] % _PACK else _PACK
-        self._num_packs = shape[1] // self._pack
-        width = min(_MOST_PACKS, 1 << (self._num_packs - 1).bit_length())
-        self._block = width, _THREADS // width
-        columns = -(-self._num_packs // width)
-        self._grid = columns, min(-(-self._num_rows // self._block[1]), max(1, _BLOCKS // columns))
-        self._sizes = np.int32(self._num_rows), np.int32(self._num_packs)
+        rows = Rows.of(shape)
+        self._pack, self._grid, self._block = rows.pack, rows.grid, rows.block
+        self._sizes = np.int32(rows.num_rows), np.int32(rows.num_packs)
         self._relu = np.int32(relu)
         self._totals = engine.xp.empty(2 * shape[1], np.float32)
         self._workspace: Any = None  # kept while a graph may have its address

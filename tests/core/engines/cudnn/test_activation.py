@@ -12,6 +12,7 @@ from dtrain.core.engines.cudnn.activation import Activation
 from dtrain.core.engines.engine import NotOffered
 from dtrain.core.engines.operations import ActivationSpec
 from tests.core.engines.cudnn.conftest import Bench
+from tests.played.cudnn_descriptors import Refused
 
 
 @pytest.mark.parametrize("in_place", [False, True])
@@ -68,3 +69,17 @@ def test_activation_without_code_in_16_bits_works_in_plain_memory(
         for _ in range(2):
             assert operation.for_data(x) is bench.engine.memories.plain
     assert caplog.messages == ["engine cudnn has no Activation in FLOAT16; that is computed in float32"]
+
+
+def test_activation_that_cudnn_takes_for_a_mistake_in_16_bits_works_in_plain_memory(
+    make_bench: Callable[..., Bench],
+) -> None:
+    bench = make_bench("BF16", refused=("ActivationForward",))
+    bench.played.refusal = Mistaken
+    x = bench.pair(bench.normal(2, 3, 4, 4))[0]
+    operation = Activation(ActivationSpec(x.shape, "relu"), bench.engine)
+    assert operation.for_data(x) is bench.engine.memories.plain
+
+
+class Mistaken(Refused):
+    status = 2003

@@ -87,19 +87,26 @@ def test_run_with_less_memory_than_the_limit_measures_with_what_there_is(
     make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = make_bench()
-    lend, error = bench.engine.lend, bench.engine.xp.cuda.memory.OutOfMemoryError
+    empty, error = bench.engine.xp.empty, bench.engine.xp.cuda.memory.OutOfMemoryError
 
-    def lend_little(num_bytes: int) -> Any:
-        if num_bytes > 1000:
+    def make_little(shape: Any, dtype: Any = float) -> Any:
+        if isinstance(shape, int) and shape > 1000 and dtype is np.uint8:
             raise error("there are 1000 bytes")
-        return lend(num_bytes)
+        return empty(shape, dtype)
 
-    monkeypatch.setattr(bench.engine, "lend", lend_little)
+    monkeypatch.setattr(bench.engine.xp, "empty", make_little)
     one = make_pass(bench)
     x, weight, y = arrays(bench)
     one.run(x, weight, y)
     assert one.choose(x, weight, y).algorithm == 0
     assert np.isfinite(y.get()).all()
+
+
+def test_choose_takes_room_to_measure_that_the_engine_does_not_keep(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench()
+    choice = make_pass(bench).choose(*arrays(bench))
+    assert choice.num_bytes > 1
+    assert bench.engine.lend(0).nbytes == 1
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from dtrain.core.engines import create_engine
+from dtrain.core.engines import Promises, create_engine
+from dtrain.core.engines.cudnn import declarations as dnn
 from dtrain.core.engines.cudnn.engine import CudnnEngine
 from dtrain.core.engines.operations import (
     ActivationSpec,
@@ -85,9 +87,32 @@ def test_describe_names_cudnn_the_gpu_and_the_precision(
     make_bench: Callable[..., Bench], precision: str, allows_tf32: bool, text: str
 ) -> None:
     engine = make_bench(precision, allows_tf32=allows_tf32).engine
+    assert engine.describe().count("deterministic") == 0
     name = engine.xp.cuda.runtime.getDeviceProperties(0)["name"].decode()
     version = engine.binding.library.version
     assert engine.describe().startswith(f"cudnn: cuDNN {version}, {name}, {text}; what it lacks: cupy")
+
+
+def test_create_engine_lets_cudnn_keep_promises(monkeypatch: pytest.MonkeyPatch) -> None:
+    play_cudnn(monkeypatch)
+    monkeypatch.setattr("dtrain.core.engines.cudnn.engine.ALLOWS_TF32", True)
+    engine = create_engine("cudnn", promises=Promises(strict_float32=True, deterministic=True))
+    assert isinstance(engine, CudnnEngine)
+    assert (engine.math_type, engine.is_deterministic) == (dnn.EXACT_MATH, True)
+    assert "FLOAT32, deterministic; what" in engine.describe()
+    loose = create_engine("cudnn", "FLOAT32")
+    assert isinstance(loose, CudnnEngine)
+    assert (loose.math_type, loose.is_deterministic) == (dnn.DEFAULT_MATH, False)
+
+
+def test_synchronize_waits_for_the_current_stream(
+    make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, waited = make_bench().engine, []
+    stream = SimpleNamespace(synchronize=lambda: waited.append(True))
+    monkeypatch.setattr(engine.xp.cuda, "get_current_stream", lambda: stream)
+    engine.synchronize()
+    assert waited == [True]
 
 
 def test_workspace_is_at_most_a_tenth_of_the_gpu(make_bench: Callable[..., Bench]) -> None:

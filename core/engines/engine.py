@@ -28,6 +28,18 @@ _FOLDER = "dtrain.core.engines."
 
 
 @dataclass(frozen=True)
+class Promises:
+    """What a run asks of its engine beside a precision. On CPUs each engine keeps all of it anyway.
+
+    strict_float32: no product of float32 values is rounded to fewer bits. deterministic: the same bits in each run
+    on the same machine.
+    """
+
+    strict_float32: bool = False
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
 class Step:
     """What runs at one place of a net, a layer or several as one, and on what.
 
@@ -66,6 +78,11 @@ class Engine(ABC):
         self.precision = precision
         self._told: set[str] = set()
 
+    @classmethod
+    def promising(cls, precision: str, promises: Promises) -> Engine:
+        """Return one that keeps `promises`; those that always do need not hear of them."""
+        return cls(precision)
+
     def create(self, spec: Any) -> Any:
         """Return the object that carries out `spec` (one of operations.py, whose protocols say how)."""
         try:
@@ -96,8 +113,19 @@ class Engine(ABC):
     def plan(self, steps: Sequence[Step]) -> None:  # noqa: B027 (optional hook)
         """Hear what a net will run forward, in order, before it does, and prepare its operations."""
 
+    def looks_at_values(self) -> bool:
+        """Return whether layers are to look for mistakes in values, such as labels that are no class, in forward.
+
+        If not, since it runs to be captured into a graph, they make NaN of what they compute of those.
+        """
+        return True
+
     def synchronize(self) -> None:  # noqa: B027 (optional hook)
         """Wait until all that operations and layers were given to do is done; a GPU does it behind the caller."""
+
+    def scratch(self) -> Any:
+        """Return the memory in which this thread's operations work by turns, for whoever must keep it; None: none."""
+        return None
 
     def describe(self) -> str:
         """Return one line on the libraries and threads behind this engine."""

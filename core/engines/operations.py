@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -133,6 +133,33 @@ class SoftmaxSpec:
 
 
 @dataclass(frozen=True)
+class SoftmaxLossSpec:
+    """loss = −Σ_places Σ_c q_c·log(max(p_c, smallest)) / divisor, q = (1 − smoothing)·[c = label] + smoothing / C.
+
+    p: probabilities of x_shape, classes along `axis`, the softmax of x. Places whose label is ignore_label don't
+    count. divisor 0: how many places count, at least 1. A label that is no class makes the loss NaN. Only for engines
+    that do it faster than the layer does.
+    """
+
+    x_shape: Shape
+    axis: int
+    ignore_label: int | None
+    divisor: float
+    smoothing: float
+    smallest: float
+
+
+class SoftmaxLossOperation(Protocol):
+    """What the loss of a softmax offers. labels: one for each place."""
+
+    def forward(self, probabilities: Blob, labels: Blob, loss: Blob) -> None:
+        """Compute loss.data, a scalar."""
+
+    def backward(self, probabilities: Blob, labels: Blob, weight: float, x: Blob) -> None:
+        """Compute x.diff, that of weight·loss, after forward on the same operands."""
+
+
+@dataclass(frozen=True)
 class ActivationSpec:
     """An elementwise function: "relu" (with negative_slope; the gradient at 0 is negative_slope), "sigmoid"
     (0.5·tanh(0.5·x) + 0.5) or "tanh". y may be x itself; backward then sees only y.
@@ -179,6 +206,24 @@ class BatchNormOperation(Protocol):
 
     def let_go(self) -> None:
         """Forget what forward has kept for backward."""
+
+
+@dataclass(frozen=True)
+class RunningSumsSpec:
+    """sums ← fraction·sums + (mean, unbiased·variance, 1): what BatchNorm learns of batches. x_shape: of mean, (C).
+
+    Only for engines that do it faster than the layer does.
+    """
+
+    x_shape: Shape
+    fraction: float
+
+
+class RunningSumsOperation(Protocol):
+    """What running sums offer."""
+
+    def enter(self, mean: Blob, variance: Blob, sums: Sequence[Blob], unbiased: float) -> None:
+        """Enter a batch's statistics into the three sums: of means (C), of variances (C), and of ones (1)."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +279,20 @@ class DropoutOperation(Protocol):
 
     def backward(self, x: Blob, y: Blob) -> None:
         """Compute x.diff with the mask of the last forward."""
+
+
+@dataclass(frozen=True)
+class RowSumsSpec:
+    """target[indices[i]] += rows[i] for all i, those of one index in their order. x_shape: of the indices, (M)."""
+
+    x_shape: Shape
+
+
+class RowSumsOperation(Protocol):
+    """What sums of rows offer. Operands are arrays of the engine: parts of blobs, mostly."""
+
+    def add(self, target: Any, indices: Any, rows: Any) -> None:
+        """Add to `target` (V, …) the rows (M, …) by `indices` (M), int64, from 0 to V − 1."""
 
 
 @dataclass(frozen=True)
@@ -312,4 +371,10 @@ class FusedSumSpec:
 
 
 # What an engine may leave out: layers ask for it by `create_own` and do without it.
-OPTIONAL: tuple[type, ...] = (FusedBatchNormSpec, FusedSumSpec, FusedWeightedSpec)
+OPTIONAL: tuple[type, ...] = (
+    FusedBatchNormSpec,
+    FusedSumSpec,
+    FusedWeightedSpec,
+    RunningSumsSpec,
+    SoftmaxLossSpec,
+)

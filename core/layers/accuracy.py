@@ -43,11 +43,12 @@ class Accuracy(Layer):
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Compute the accuracy. Raises UserError for a label that is no class."""
         labels = self.labels
-        labels.read(bottom[1])
+        labels.read(bottom[1], self.engine)
         scores = labels.spread(bottom[0].read_data(self.memory))
         not_below = ~(scores < scores[labels.index][:, None, :])  # the true class itself included
         hits = (not_below.sum(axis=1) <= self.param.accuracy_param.top_k) & labels.valid
-        top[0].write_data(self.memory)[...] = hits.sum() / max(1, labels.num_valid)
+        num_valid = labels.valid.sum().clip(1, None)
+        top[0].write_data(self.memory)[...] = hits.sum() / num_valid + labels.nan_if_wrong
         if len(top) > 1:
             found, present = self._per_class(hits), self._per_class(labels.valid)
             top[1].write_data(self.memory)[...] = found / self.xp.maximum(present, 1)
@@ -57,4 +58,6 @@ class Accuracy(Layer):
 
     def _per_class(self, places: Any) -> Any:
         """Count the chosen places of each class."""
-        return self.xp.bincount(self.labels.labels[places], minlength=self.labels.num_classes)
+        classes = self.xp.arange(self.labels.num_classes)[None, :, None]
+        is_chosen = (self.labels.labels[:, None, :] == classes) & places[:, None, :]
+        return is_chosen.sum(axis=(0, 2))

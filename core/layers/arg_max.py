@@ -23,6 +23,11 @@ class ArgMax(Layer):
 
     has_backward = False
 
+    @property
+    def needs_host(self) -> str:
+        """Why it can't be captured."""
+        return "sorts values, in which cupy waits" if self.param.argmax_param.top_k > 1 else ""
+
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Shape the top. Raises UserError if there is no such axis, or there are fewer values than top_k."""
         param, shape = self.param.argmax_param, bottom[0].shape

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from dtrain.core.blob import Blob
-from dtrain.core.engines.operations import BatchNormOperation, BatchNormSpec
+from dtrain.core.engines.engine import NotOffered
+from dtrain.core.engines.operations import (
+    BatchNormOperation,
+    BatchNormSpec,
+    RunningSumsOperation,
+    RunningSumsSpec,
+)
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS, FusedLayers, InPlace, Layer
 from dtrain.core.layers.parts.fused_batch_norm import fuse_with
@@ -60,6 +66,11 @@ class BatchNorm(Layer):
                 "statistics of batches, which are not taken then"
             )
 
+    @property
+    def needs_host(self) -> str:
+        """Why it can't be captured."""
+        return "exchanges statistics with other ranks on the host" if self.synchronised else ""
+
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Give the top the bottom's shape. Raises UserError if the number of channels has changed."""
         shape = bottom[0].shape
@@ -72,6 +83,7 @@ class BatchNorm(Layer):
         self.spec = BatchNormSpec(shape, eps, not self.global_statistics)
         self.operation = self._create_operation(self.spec)
         self._num_values, self._numbers = 0, self._make_numbers(0)
+        self._sums = self._create_sums()
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Normalise; without global statistics also update the running sums."""
@@ -95,6 +107,9 @@ class BatchNorm(Layer):
             return
         ranks = self.synchronised
         num_values = ranks.values_per_channel if ranks else count // self.num_channels
+        if self._sums is not None:
+            self._sums.enter(self.mean, self.variance, self.blobs, _unbiased(num_values))
+            return
         if num_values != self._num_values:
             self._num_values = num_values
             self._numbers = self._make_numbers(num_values)
@@ -128,14 +143,30 @@ class BatchNorm(Layer):
         operation: BatchNormOperation = self.engine.create(spec)
         return operation
 
+    def _create_sums(self) -> RunningSumsOperation | None:
+        """Return what enters statistics at once, if the engine has it."""
+        fraction = self.param.batch_norm_param.moving_average_fraction
+        try:
+            sums: RunningSumsOperation = self.engine.create_own(
+                RunningSumsSpec((self.num_channels,), fraction)
+            )
+        except NotOffered:
+            return None
+        return sums
+
     def _make_numbers(self, num_values: int) -> list[Any]:
         """Return what the running sums are made with, as arrays without axes: numpy takes longer with a Python float
         than with the few values that it multiplies by it.
         """
-        unbiased = num_values / (num_values - 1) if num_values > 1 else 1.0
+        unbiased = _unbiased(num_values)
         fraction, dtype = self.param.batch_norm_param.moving_average_fraction, self.blobs[0].dtype
         numbers = (unbiased, self.mean.dtype), (fraction, dtype), (1.0, dtype)
         return [self.xp.asarray(value, of) for value, of in numbers]
+
+
+def _unbiased(num_values: int) -> float:
+    """Return by what the variance of so many values is multiplied."""
+    return num_values / (num_values - 1) if num_values > 1 else 1.0
 
 
 def _num_channels(shape: tuple[int, ...]) -> int:

@@ -59,7 +59,7 @@ class ContrastiveLoss(LossLayer):
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Compute ±slope·(a − b)·loss_weight / N."""
-        factors = self.slopes * (loss_weight(top) / self.num_items(bottom))
+        factors = self.slopes * (loss_weight(top, self.memory) / self.num_items(bottom))
         difference = self.difference.read_data(self.memory)
         for blob, wanted, sign in zip(bottom[:2], propagate_down[:2], (1, -1), strict=True):
             if wanted:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import LAYERS, Layer
-from dtrain.core.layers.parts.rows import add_rows, read_indices
+from dtrain.core.layers.parts.rows import Picks
 from dtrain.core.layers.parts.weighted import check_num_output
 
 
@@ -34,14 +34,14 @@ class Embed(Layer):
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Shape the top."""
         top[0].reshape(*bottom[0].shape, self.param.embed_param.num_output)
+        self.picks = Picks(self, bottom[0], 0, "embed_param.input_dim is the number of rows", are_items=True)
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Look the rows up. Raises UserError for an index that the table does not have."""
         param = self.param.embed_param
-        why = "embed_param.input_dim is the number of rows"
-        self.indices = read_indices(self, bottom[0], 0, param.input_dim, why, are_items=True)
+        self.picks.read(bottom[0], param.input_dim)
         y = top[0].write_data(self.memory).reshape(-1, param.num_output)
-        y[...] = self.blobs[0].read_data(self.memory)[self.xp.asarray(self.indices)]
+        self.picks.take(self.blobs[0].read_data(self.memory), y)
         if param.bias_term:
             y += self.blobs[1].read_data(self.memory)
 
@@ -49,6 +49,6 @@ class Embed(Layer):
         """Add each row's gradient to the row's of the table, and all of them to the bias's."""
         dy = top[0].read_diff(self.memory).reshape(-1, self.param.embed_param.num_output)
         if self.wants_param(0):
-            add_rows(self.xp, self.blobs[0].update_diff(self.memory), self.indices, dy)
+            self.picks.add(self.blobs[0].update_diff(self.memory), dy)
         if len(self.blobs) > 1 and self.wants_param(1):
             self.blobs[1].add_to_diff(dy.sum(axis=0), self.memory)

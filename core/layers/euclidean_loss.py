@@ -40,7 +40,7 @@ class EuclideanLoss(LossLayer):
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Compute ±(a − b)·loss_weight / N."""
-        factor = loss_weight(top) / self.num_items(bottom)
+        factor = loss_weight(top, self.memory) / self.num_items(bottom)
         difference = self.difference.read_data(self.memory)
         for blob, wanted, sign in zip(bottom, propagate_down, (1, -1), strict=True):
             if wanted:

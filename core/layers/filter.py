@@ -30,6 +30,11 @@ class Filter(Layer):
         # The last one, wherever that is: alone among the layers, this one does not know it beforehand.
         self.no_gradient_bottoms = (len(param.bottom) - 1,)  # type: ignore[misc]
 
+    @property
+    def needs_host(self) -> str:
+        """Why it can't be captured."""
+        return "takes a shape that depends on values"
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Raise UserError unless there is one top per filtered bottom."""
         if len(top) != len(bottom) - 1:

@@ -28,6 +28,11 @@ class HDF5Output(Layer):
     bottoms = Arity(2, 2)
     tops = Arity(0, 0)
 
+    @property
+    def needs_host(self) -> str:
+        """Why it can't be captured."""
+        return "writes a file"
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Name the file. Raises UserError if it has no name."""
         name = self.param.hdf5_output_param.file_name

@@ -33,7 +33,7 @@ class HingeLoss(LossLayer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Compute the loss. Raises UserError for a label that is no class."""
-        self.labels.read(bottom[1])
+        self.labels.read(bottom[1], self.engine)
         margins = self.margins.write_data(self.memory)
         margins[...] = bottom[0].read_data(self.memory)
         self.labels.spread(margins)[self.labels.index] *= -1
@@ -42,7 +42,7 @@ class HingeLoss(LossLayer):
         bottom[0].write_diff(self.memory)[...] = margins
         flat = margins.reshape(-1)
         total = self.xp.dot(flat, flat) if self.is_squared else flat.sum()
-        self.write_loss(top, total / self.num_items(bottom))
+        self.write_loss(top, total / self.num_items(bottom) + self.labels.nan_if_wrong)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Compute the scores' gradient −t·[m > 0] (L1) or −2·t·m (L2), times loss_weight / N."""
@@ -55,4 +55,4 @@ class HingeLoss(LossLayer):
         else:
             self.xp.sign(margins, out=diff)
         self.labels.spread(diff)[self.labels.index] *= -1
-        diff *= loss_weight(top) / self.num_items(bottom)
+        diff *= loss_weight(top, self.memory) / self.num_items(bottom)

@@ -142,6 +142,15 @@ class Layer(ABC):
         self.runs_backward = True  # whether it may: if not, nothing needs to be kept for it
 
     @property
+    def needs_host(self) -> str:
+        """Why forward or backward can't be part of a CUDA graph, in words behind the layer's name; "": they can.
+
+        Known after reshape. On a GPU they then neither look at values nor wait, copy nothing from or to the host, and
+        do the same in each pass. Not asked of layers without bottoms, which run before the graph does.
+        """
+        return "takes another shape in each pass" if self.reshapes_each_pass else ""
+
+    @property
     def type(self) -> str:
         """The type as prototxt names it."""
         return str(self.param.type)

@@ -33,8 +33,9 @@ class MultinomialLogisticLoss(LossLayer):
 
     def forward(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Compute the loss. Raises UserError for a label that is no class."""
-        self.labels.read(bottom[1])
-        self.write_loss(top, -self.xp.log(self._true(bottom)).sum() / self.num_items(bottom))
+        self.labels.read(bottom[1], self.engine)
+        loss = -self.xp.log(self._true(bottom)).sum() / self.num_items(bottom)
+        self.write_loss(top, loss + self.labels.nan_if_wrong)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Compute the probabilities' gradient: −loss_weight / (N·max(p[label], 1e-20)) there, 0 elsewhere."""
@@ -42,7 +43,7 @@ class MultinomialLogisticLoss(LossLayer):
             return
         diff = bottom[0].write_diff(self.memory)
         diff[...] = 0
-        scale = -loss_weight(top) / self.num_items(bottom)
+        scale = -loss_weight(top, self.memory) / self.num_items(bottom)
         self.labels.spread(diff)[self.labels.index] = scale / self._true(bottom)
 
     def _true(self, bottom: Sequence[Blob]) -> Any:

@@ -44,6 +44,12 @@ class Pooling(Layer):
             )
         self.backward_reads_bottoms = self.method == "STOCHASTIC"
 
+    @property
+    def needs_host(self) -> str:
+        """Why it can't be captured."""
+        is_sampled = self.method == "STOCHASTIC" and self.phase == caffe_pb2.TRAIN
+        return "draws random numbers on the host" if is_sampled else ""
+
     def reshape(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Shape the tops. Raises UserError unless the bottom has 4 axes and room, and for padded STOCHASTIC."""
         check_num_axes(self, bottom[0], 4, "N, C, H, W")

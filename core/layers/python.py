@@ -47,6 +47,11 @@ class Python(Layer):
         if self.keeps_state:
             self.forgets = ""  # type: ignore[misc]  # this layer's own
 
+    @property
+    def needs_host(self) -> str:
+        """Why it can't be captured."""
+        return "runs its user's code"
+
     def setup(self, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
         """Let the user's layer set itself up."""
         with UsersCode(self._word("setup"), type(self.users_layer)):

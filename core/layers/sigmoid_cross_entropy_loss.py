@@ -43,7 +43,7 @@ class SigmoidCrossEntropyLoss(LossLayer):
         num_valid = x.size
         if self.ignored is not None:
             losses = xp.where(self.ignored, 0, losses)
-            num_valid -= int(self.ignored.sum())
+            num_valid = (~self.ignored).sum()
         mode = normalization_of(self.param.loss_param, caffe_pb2.LossParameter.BATCH_SIZE)
         num_outer = x.shape[0]
         self.normalizer = normalizer(mode, num_outer, x.size // max(1, num_outer), num_valid)
@@ -59,7 +59,7 @@ class SigmoidCrossEntropyLoss(LossLayer):
         diff += 1
         diff *= 0.5
         diff -= self._target(bottom)
-        diff *= loss_weight(top) / self.normalizer
+        diff *= loss_weight(top, self.memory) / self.normalizer
         if self.ignored is not None:
             self.xp.copyto(diff, 0, where=self.ignored)
 

@@ -68,7 +68,7 @@ class SmoothL1Loss(LossLayer):
         self.xp.clip(slopes, -1, 1, out=slopes)
         for weight in self._read(bottom)[2:]:
             slopes *= weight
-        scale = loss_weight(top) / self.num_items(bottom)
+        scale = loss_weight(top, self.memory) / self.num_items(bottom)
         for blob, wanted, sign in zip(bottom, propagate_down, (1, -1, 0, 0), strict=False):
             if wanted:
                 diff = blob.write_diff(self.memory)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from dtrain.core.blob import Blob
 from dtrain.core.errors import ItemError, UserError
@@ -71,9 +74,12 @@ class Upsample(Layer):
         """Enlarge, or unpool. Raises UserError for an index beyond the top's plane."""
         x, y = bottom[0].read_data(self.memory), top[0].write_data(self.memory)
         if self.unpools:
-            self.places = self._places(bottom[1], y.shape)
+            if self.engine.looks_at_values():
+                self._check(bottom[1], y.shape)
+            self.places, is_wrong = self._places(bottom[1].read_data(self.memory), y.shape, self.xp)
             y.fill(0)
-            y.reshape(-1)[self.places] = x.reshape(self.places.shape)
+            values = self.xp.where(is_wrong, x.dtype.type(math.nan), x.reshape(self.places.shape))
+            y.reshape(-1)[self.places] = values
         else:
             self.enlarging.forward(x, y)
 
@@ -88,20 +94,24 @@ class Upsample(Layer):
         if self.unpools and propagate_down[1]:
             bottom[1].write_diff(self.memory).fill(0)
 
-    def _places(self, mask: Blob, shape: tuple[int, ...]) -> Any:
-        """Return where in the flat top each pixel goes, (planes, pixels)."""
-        pixels = mask.shape[2] * mask.shape[3]
-        indices = self.xp.rint(mask.read_data(self.memory)).reshape(shape[0] * shape[1], pixels)
-        size = shape[2] * shape[3]
-        is_wrong = ~((indices >= 0) & (indices < size))
+    def _check(self, mask: Blob, shape: tuple[int, ...]) -> None:
+        values = mask.read_data()
+        _, is_wrong = self._places(values, shape, np)
         if is_wrong.any():
             place = int(is_wrong.argmax())
             raise ItemError(
-                f"{name_bottom(self, 1)}, the mask, must hold indices 0 to {size - 1} of the top's plane of "
-                f"{shape[2]} x {shape[3]}, got {float(indices.reshape(-1)[place]):g}",
-                item=place * shape[0] // indices.size,
+                f"{name_bottom(self, 1)}, the mask, must hold indices 0 to {shape[2] * shape[3] - 1} of the top's "
+                f"plane of {shape[2]} x {shape[3]}, got {float(np.rint(values.reshape(-1)[place])):g}",
+                item=place * shape[0] // values.size,
             )
-        return indices.astype("int64") + self.xp.arange(len(indices))[:, None] * size
+
+    def _places(self, mask: Any, shape: tuple[int, ...], xp: Any) -> tuple[Any, Any]:
+        """Return where in the flat top each pixel goes, and which have no such place, both (planes, pixels)."""
+        size = shape[2] * shape[3]
+        indices = xp.rint(mask).reshape(shape[0] * shape[1], mask.shape[2] * mask.shape[3])
+        is_wrong = ~((indices >= 0) & (indices < size))
+        places = xp.where(is_wrong, 0, indices).astype(np.int64)
+        return places + xp.arange(len(indices))[:, None] * size, is_wrong
 
     def _scale(self, name: str) -> int:
         param = self.param.upsample_param

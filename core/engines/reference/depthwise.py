@@ -50,7 +50,7 @@ class DepthwiseCorrelation:
             run = sums.shape[2] - self.farthest_line - self.farthest_tap
             is_first = True
             for lines in filter(_is_seen, self.across):
-                products = self._products(filters[:, :, lines.indices], self._columns(block, lines))
+                products = self._products(filters[:, :, lines.selection], self._columns(block, lines))
                 shifted = [products[:, :, i, tap.offset :][..., :run] for i, tap in enumerate(lines.taps)]
                 self._sum(shifted, sums[:, :, :run], is_first)
                 is_first = False
@@ -68,7 +68,7 @@ class DepthwiseCorrelation:
                     if not (lines.taps and taps.taps):
                         target[...] = 0
                         continue
-                    seeing = filters[:, :, lines.indices][..., taps.indices]
+                    seeing = filters[:, :, lines.selection][..., taps.selection]
                     plane = self._spread_phase(block, columns, seeing, lines)
                     target[...] = self._as_images(plane)[:, :, *lines.grid, *taps.grid]
 
@@ -86,7 +86,7 @@ class DepthwiseCorrelation:
                     shifted[:, :, i] = padded[:, :, start : start + run]
                 rows = shifted.reshape(len(shifted), -1, run)
                 product = self.xp.matmul(rows, columns.transpose(0, 2, 1))
-                filters_diff[:, :, lines.indices] += product.reshape(*shifted.shape[:3], self.line)
+                filters_diff[:, :, lines.selection] += product.reshape(*shifted.shape[:3], self.line)
 
     # -- layout --------------------------------------------------------------------------------------------
 

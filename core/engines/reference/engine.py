@@ -19,6 +19,7 @@ from dtrain.core.engines.reference.eltwise import create_eltwise
 from dtrain.core.engines.reference.inner_product import InnerProduct
 from dtrain.core.engines.reference.lrn import LRN
 from dtrain.core.engines.reference.pooling import create_pooling
+from dtrain.core.engines.reference.row_sums import RowSums
 from dtrain.core.engines.reference.softmax import Softmax
 from dtrain.core.tensor import HOST, Memory
 
@@ -40,6 +41,7 @@ class ReferenceEngine(Engine):
         op.InnerProductSpec: InnerProduct,
         op.LRNSpec: LRN,
         op.PoolingSpec: create_pooling,
+        op.RowSumsSpec: RowSums,
         op.SoftmaxSpec: Softmax,
     }
 

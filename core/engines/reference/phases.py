@@ -38,6 +38,14 @@ class Phase:
         """The indices of the taps."""
         return [tap.index for tap in self.taps]
 
+    @property
+    def selection(self) -> list[int] | slice:
+        """What picks the taps: a slice where equal steps lead from one to the next, else the indices."""
+        indices = self.indices
+        step = indices[1] - indices[0] if len(indices) > 1 else 1
+        run = range(indices[0], indices[-1] + 1, step) if indices else range(0)
+        return slice(run.start, run.stop, step) if list(run) == indices else indices
+
 
 @dataclass(frozen=True)
 class Phases:

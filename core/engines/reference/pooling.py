@@ -34,6 +34,7 @@ class MaxPooling:
         self.xp = engine.xp
         self.memory = engine.memory
         self.windows = _windows(spec, engine)
+        self._starts = [self.xp.asarray(_window_starts(spec, axis)) for axis in range(2)]
         self._winner: Any = None  # for each window the index of the tap that won
 
     def forward(self, x: Blob, y: Blob, mask: Blob | None) -> None:
@@ -59,8 +60,7 @@ class MaxPooling:
     def _places(self) -> Any:
         height, width = self.spec.x_shape[2:]
         tap_row, tap_column = self.xp.divmod(self._winner.astype(np.int64), self.spec.kernel[1])
-        row = tap_row + self.xp.asarray(_window_starts(self.spec, 0))[:, None]
-        column = tap_column + self.xp.asarray(_window_starts(self.spec, 1))
+        row, column = tap_row + self._starts[0][:, None], tap_column + self._starts[1]
         is_inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
         return self.xp.where(is_inside, row * width + column, -1)
 
@@ -72,7 +72,7 @@ class AveragePooling:
         self.xp = engine.xp
         self.memory = engine.memory
         self.windows = _windows(spec, engine)
-        self._sizes = np.outer(_window_lengths(spec, 0), _window_lengths(spec, 1))
+        self._sizes = self.xp.asarray(np.outer(_window_lengths(spec, 0), _window_lengths(spec, 1)))
 
     def forward(self, x: Blob, y: Blob, mask: Blob | None) -> None:
         """Compute y.data; there is no mask."""
@@ -91,7 +91,7 @@ class AveragePooling:
         self.windows.scatter(x.write_diff(self.memory), lambda index: share)
 
     def _divisor(self, dtype: Any) -> Any:
-        return self.xp.asarray(self._sizes.astype(dtype))
+        return self._sizes.astype(dtype)
 
 
 def _windows(spec: PoolingSpec, engine: Engine) -> Windows:

@@ -6,16 +6,18 @@ The net adds up its losses from these tops and starts backward at them. Follows 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import Arity, Layer
 from dtrain.core.layers.parts.shapes import name_bottom
+from dtrain.core.tensor import HOST, Memory
 from dtrain.proto import caffe_pb2
 
 Mode = caffe_pb2.LossParameter.NormalizationMode
 _MODES = caffe_pb2.LossParameter
-_DIVISORS: dict[Mode, Callable[[int, int, int], int]] = {
+_DIVISORS: dict[Mode, Callable[[int, int, Any], Any]] = {
     _MODES.FULL: lambda num_outer, num_inner, num_valid: num_outer * num_inner,
     _MODES.VALID: lambda num_outer, num_inner, num_valid: num_valid,
     _MODES.BATCH_SIZE: lambda num_outer, num_inner, num_valid: num_outer,
@@ -49,8 +51,14 @@ class LossLayer(Layer):
         top[0].write_data(self.memory)[...] = value
 
 
-def loss_weight(top: Sequence[Blob]) -> float:
-    """Return the weight of a loss in the sum that is minimised: the diff of its top."""
+def loss_weight(top: Sequence[Blob], memory: Memory = HOST) -> Any:
+    """Return the weight of a loss in the sum that is minimised: the diff of its top.
+
+    It is a number, or an array without axes where `memory` alone has it.
+    """
+    valid = top[0].diff_tensor.storage.valid
+    if memory in valid and HOST not in valid:
+        return top[0].read_diff(memory)
     return float(top[0].read_diff())
 
 
@@ -66,9 +74,11 @@ def normalization_of(param: caffe_pb2.LossParameter, default: Mode) -> Mode:
     return default
 
 
-def normalizer(mode: Mode, num_outer: int, num_inner: int, num_valid: int) -> float:
+def normalizer(mode: Mode, num_outer: int, num_inner: int, num_valid: Any) -> Any:
     """Return what a sum of losses is divided by, at least 1.
 
-    FULL: all num_outer·num_inner places; VALID: those not ignored; BATCH_SIZE: num_outer; NONE: 1.
+    FULL: all num_outer·num_inner places; VALID: those not ignored; BATCH_SIZE: num_outer; NONE: 1. An array without
+    axes if it is num_valid, and that is one.
     """
-    return max(1.0, _DIVISORS[mode](num_outer, num_inner, num_valid))
+    divisor = _DIVISORS[mode](num_outer, num_inner, num_valid)
+    return max(1.0, divisor) if isinstance(divisor, int) else divisor.clip(1, None)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
 from dtrain.core.layers.parts.class_labels import ClassLabels
@@ -37,6 +39,7 @@ class PlaceWeights:
                 f"got {len(class_weight)}"
             )
         self._class_weight = list(class_weight)
+        self._tables: dict[np.dtype[Any] | None, Any] = {}
         self._labels = labels
         self._num_places = labels.num_outer * labels.num_inner
         self._num_items = scores[0] if axis > 0 else self._num_places
@@ -51,10 +54,15 @@ class PlaceWeights:
         labels = self._labels
         weights = None if weight_blob is None else self._of_places(weight_blob.read_data(memory))
         if self._class_weight:
-            table = labels.xp.asarray(self._class_weight, dtype=None if weights is None else weights.dtype)
-            of_class = table[labels.labels]
+            of_class = self._table(None if weights is None else weights.dtype)[labels.labels]
             weights = of_class if weights is None else weights * of_class
         return weights
+
+    def _table(self, dtype: np.dtype[Any] | None) -> Any:
+        """Return the weights of classes, made once."""
+        if self._tables.get(dtype) is None:
+            self._tables[dtype] = self._labels.xp.asarray(self._class_weight, dtype=dtype)
+        return self._tables[dtype]
 
     def _of_places(self, weights: Any) -> Any:
         shape = (self._labels.num_outer, self._labels.num_inner)

@@ -38,6 +38,11 @@ class RegionLayer(Layer):
                 f"got shape {shape}"
             )
 
+    @property
+    def needs_host(self) -> str:
+        """Why it can't be captured."""
+        return "looks at regions on the host"
+
     def read_regions(self, bottom: Sequence[Blob]) -> tuple[NDArray[np.intp], Array]:
         """Return the regions' images (R) and corners x1, y1, x2, y2 (R, 4), on the host.
 

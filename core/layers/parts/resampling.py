@@ -113,6 +113,9 @@ class Resizing:
         self.xp = xp
         tables = [TABLES[interpolation](*lengths) for lengths in zip(sizes, outputs, strict=True)]
         self._forward = tables
+        self._arrays: dict[
+            tuple[int, np.dtype[Any]], list[tuple[Any, Any]]
+        ] = {}  # of tables by identity, of dtypes
         self._backward = [table.adjoint(size) for table, size in zip(tables, sizes, strict=True)]
 
     def forward(self, x: Any, y: Any) -> None:
@@ -136,11 +139,21 @@ class Resizing:
                 part = self._along(part, tables[axis - 1], axis)
             results[start : start + block] = part
 
+    def _taps(self, table: Table, dtype: np.dtype[Any]) -> list[tuple[Any, Any]]:
+        """Return the indices and weights of each tap as arrays of the module, made once."""
+        key = id(table), dtype
+        if key not in self._arrays:
+            self._arrays[key] = [
+                (self.xp.asarray(indices), self.xp.asarray(weights.astype(dtype)))
+                for indices, weights in zip(table.indices, table.weights, strict=True)
+            ]
+        return self._arrays[key]
+
     def _along(self, x: Any, table: Table, axis: int) -> Any:
         """Return x with `axis` (1 or 2) as the table says."""
         total: Any = None
-        for indices, weights in zip(table.indices, table.weights, strict=True):
-            taken = x.take(self.xp.asarray(indices), axis=axis)
-            taken *= self.xp.asarray(weights.astype(x.dtype)).reshape(-1, *[1] * (2 - axis))
+        for indices, weights in self._taps(table, x.dtype):
+            taken = x.take(indices, axis=axis)
+            taken *= weights.reshape(-1, *[1] * (2 - axis))
             total = taken if total is None else self.xp.add(total, taken, out=total)
         return total

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtrain.core.blob import Blob
+from dtrain.core.engines.operations import RowSumsOperation, RowSumsSpec
 from dtrain.core.errors import ItemError, UserError
 from dtrain.core.layers.layer import Layer
 from dtrain.core.layers.parts.shapes import name_bottom
@@ -37,15 +38,38 @@ def read_indices(
     return indices
 
 
-def add_rows(xp: Any, target: Any, indices: NDArray[np.int64], rows: Any) -> None:
-    """Add rows[i] to target[indices[i]] for all i; rows of one index are summed up first.
+class Picks:
+    """Rows of arrays that a layer picks by number: the values of bottom `position`, read anew in each forward pass.
 
-    target: (V, …). indices: (M). rows: (M, …).
+    why, are_items: as for read_indices.
     """
-    if not rows.size:
-        return
-    order = np.argsort(indices, kind="stable")
-    in_order = indices[order]
-    starts = np.flatnonzero(np.diff(in_order, prepend=-1))
-    sums = xp.add.reduceat(rows[xp.asarray(order)], xp.asarray(starts), axis=0)
-    target[xp.asarray(in_order[starts])] += sums
+
+    def __init__(self, layer: Layer, bottom: Blob, position: int, why: str, are_items: bool = False) -> None:
+        self._layer = layer
+        self._about = position, why, are_items
+        self._sums: RowSumsOperation = layer.engine.create(RowSumsSpec((bottom.count,)))
+        self._is_wrong: Any = None  # where there is no such row, if nobody has looked
+
+    def read(self, bottom: Blob, num_rows: int) -> None:
+        """Take in the indices. Raises UserError as read_indices does, if the engine looks at values."""
+        position, why, are_items = self._about
+        engine = self._layer.engine
+        if not engine.memory.has_addresses:
+            self.indices: Any = read_indices(self._layer, bottom, position, num_rows, why, are_items)
+            return
+        if engine.looks_at_values():
+            read_indices(self._layer, bottom, position, num_rows, why, are_items)
+        xp, values = engine.xp, bottom.read_data(engine.memory).reshape(-1)
+        self._is_wrong = ~((values >= 0) & (values < num_rows) & (values == xp.floor(values)))
+        self.indices = xp.where(self._is_wrong, 0, values).astype(np.int64)
+
+    def take(self, values: Any, target: Any) -> None:
+        """Overwrite `target` (M, …) by the rows of `values`; NaN where there is no such row."""
+        target[...] = values[self.indices]
+        if self._is_wrong is not None:
+            is_wrong = self._is_wrong.reshape(-1, *[1] * (target.ndim - 1))
+            self._layer.xp.copyto(target, target.dtype.type(np.nan), where=is_wrong)
+
+    def add(self, target: Any, rows: Any) -> None:
+        """Add rows (M, …) to those of `target` that they were picked from."""
+        self._sums.add(target, self.indices, rows)

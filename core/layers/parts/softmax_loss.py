@@ -67,7 +67,7 @@ class SoftmaxLossLayer(LossLayer):
     def read(self, bottom: Sequence[Blob]) -> Any:
         """Take in labels and weights and return p as (outer, C, inner). Raises UserError for a wrong label."""
         labels = self.labels
-        labels.read(bottom[1])
+        labels.read(bottom[1], self.engine)
         self.place_weights = self.weights.read(self.weight_blob(bottom), self.memory)
         counts = labels.num_outer, labels.num_inner, labels.num_valid
         self.normalizer = normalizer(self.normalization, *counts)
@@ -79,13 +79,19 @@ class SoftmaxLossLayer(LossLayer):
         """The probabilities as (outer, C, inner), not to be changed."""
         return self.labels.spread(self.probabilities.read_data(self.memory))
 
+    @property
+    def _may_ignore(self) -> bool:
+        """Whether labels may be ignored, on the host: whether one is."""
+        num_valid = self.labels.num_valid
+        return not isinstance(num_valid, int) or num_valid < int(self.labels.valid.size)
+
     def write_sum(self, top: Sequence[Blob], losses: Any) -> None:
         """Write the loss from what each place (outer, inner) costs."""
         if self.place_weights is not None:
             losses = losses * self.place_weights
-        if self.labels.num_valid < losses.size:
+        if self._may_ignore:
             losses = self.xp.where(self.labels.valid, losses, 0)
-        self.write_loss(top, losses.sum() / self.normalizer)
+        self.write_loss(top, losses.sum() / self.normalizer + self.labels.nan_if_wrong)
 
     def weigh_gradient(self, top: Sequence[Blob], gradient: Any, factor: Any | None = None) -> None:
         """Multiply a gradient (outer, C, inner), in place, by what the sum of losses multiplies each place by.
@@ -93,9 +99,9 @@ class SoftmaxLossLayer(LossLayer):
         That is weight·loss_weight / normalizer, and 0 where the label is ignored; times `factor` (outer, inner).
         """
         labels = self.labels
-        scale = loss_weight(top) / self.normalizer
+        scale = loss_weight(top, self.memory) / self.normalizer
         if self.place_weights is not None:
             factor = self.place_weights if factor is None else factor * self.place_weights
         gradient *= scale if factor is None else (factor * scale)[:, None, :].astype(gradient.dtype)
-        if labels.num_valid < labels.valid.size:
+        if self._may_ignore:
             self.xp.copyto(gradient, 0, where=~labels.valid[:, None, :])

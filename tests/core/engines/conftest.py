@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dtrain.core.blob import Blob
 from dtrain.core.engines import create_engine
 from dtrain.core.errors import MissingLibrary
+from tests.core.engines.captured import ON_GPUS, Captured
 from tests.played.cudnn import play_cudnn
 from tests.played.cupy import play_cupy
 
@@ -39,6 +40,9 @@ class Rig:
 
     def __init__(self, engine: str, dtype: Any, tolerance: float, gradient_tolerance: float) -> None:
         self.engine = create_engine(engine)
+        if engine in ON_GPUS:
+            create = self.engine.create
+            self.engine.create = lambda spec: Captured(create(spec), self.engine.memory)  # type: ignore[method-assign]
         self.dtype = dtype
         self.tolerance = tolerance
         self.gradient_tolerance = gradient_tolerance

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dtrain.core.engines import CPU_ENGINES, ENGINES, GPU_ENGINES, create_engine
+from dtrain.core.engines import CPU_ENGINES, ENGINES, GPU_ENGINES, Promises, create_engine
 from dtrain.core.engines.engine import Engine
 from dtrain.core.engines.onednn import engine
 from dtrain.core.errors import MissingLibrary, UserError
@@ -133,6 +133,24 @@ def test_create_engine_on_a_gpu_without_cudnn_takes_cupy_and_says_why(
     assert caplog.messages == [
         "engine cudnn can't be used, so a slower one computes: engine cudnn needs cuDNN 9, got none"
     ]
+
+
+def test_create_engine_tells_whom_it_is_given(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    play_engines(monkeypatch, cudnn="engine cudnn needs cuDNN 9, got none", cupy="", reference="")
+    told: list[str] = []
+    create_engine(on_gpu=True, tell=told.append)
+    assert len(told) == 1
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("name", ["reference", "cupy"])
+def test_create_engine_that_keeps_all_promises_need_not_hear_of_them(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    play_engines(monkeypatch, cupy="", reference="")
+    assert create_engine(name, promises=Promises(strict_float32=True, deterministic=True)).name == name
 
 
 def test_create_engine_on_a_gpu_in_a_precision_that_only_the_missing_one_has_is_an_error(

@@ -9,8 +9,10 @@ from dtrain.core.blob import Blob
 from dtrain.core.errors import UserError
 from dtrain.core.layers.layer import Arity
 from dtrain.proto import caffe_pb2
-from tests.core.layers.layer_harness import make_layer
+from tests.core.layers.layer_harness import TEST, TRAIN, make_layer, make_rig
 
+STOCHASTIC = 'type: "Pooling" pooling_param { pool: STOCHASTIC kernel_size: 2 }'
+ROI = 'type: "ROIPooling" roi_pooling_param { pooled_h: 1 pooled_w: 1 }'
 GAUSSIAN = caffe_pb2.FillerParameter(type="gaussian")
 
 
@@ -25,6 +27,31 @@ def blob_of(values: list[float]) -> Blob:
 )
 def test_arity_describes_itself(arity: Arity, words: str) -> None:
     assert arity.describe() == words
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes", "phase", "why"),
+    [
+        ('type: "ReLU"', [(2, 3)], TRAIN, ""),
+        ('type: "Filter"', [(2, 3), (2,)], TRAIN, "takes a shape that depends on values"),
+        (
+            'type: "HDF5Output" hdf5_output_param { file_name: "x.h5" }',
+            [(2, 3), (2,)],
+            TRAIN,
+            "writes a file",
+        ),
+        ('type: "ArgMax" argmax_param { top_k: 2 }', [(2, 3)], TRAIN, "sorts values, in which cupy waits"),
+        ('type: "ArgMax"', [(2, 3)], TRAIN, ""),
+        (STOCHASTIC, [(1, 1, 4, 4)], TRAIN, "draws random numbers on the host"),
+        (STOCHASTIC, [(1, 1, 4, 4)], TEST, ""),
+        (ROI, [(1, 1, 4, 4), (2, 5)], TRAIN, "looks at regions on the host"),
+    ],
+)
+def test_needs_host_says_why_a_layer_can_not_be_captured(
+    text: str, shapes: list[tuple[int, ...]], phase: int, why: str
+) -> None:
+    rig = make_rig(text, [np.zeros(shape) for shape in shapes], num_tops="HDF5" not in text, phase=phase)
+    assert rig.layer.needs_host == why
 
 
 def test_add_param_of_two_params_draws_different_numbers() -> None:

@@ -150,6 +150,10 @@ def test_python_layers_compute_forward_and_backward() -> None:
     assert np.all(net.blobs["x"].diff == 7000)
 
 
+def test_python_layers_can_not_be_captured() -> None:
+    assert make_net(chain("Tenfold", "Tenfold", "Tenfold")).layers[1].needs_host == "runs its user's code"
+
+
 @pytest.mark.parametrize("layer", ["Tenfold", "OldSpelling"])
 def test_python_layer_reads_its_param_str_by_both_names(layer: str) -> None:
     texts = {"Tenfold": ("2", "3", "5"), "OldSpelling": ("{'factor': 2}", "{'factor': 3}", "{'factor': 5}")}

@@ -82,20 +82,23 @@ static __device__ void update_value(
 }
 
 // data, diff, first, second: `count` fours from four `start` on; second is read where the rule has two histories.
-// control: what all diffs are multiplied by beside, and whether this update is left out (not 0).
+// control: what all diffs are multiplied by beside, and whether this update is left out (not 0), as it is where
+// non_finite is not 0.
 #define ARENA                                                                                                     \
     float4 *data, float4 *diff, float4 *first, float4 *second, const unsigned char *group_of_line,               \
-        const Factors *factors, const float *control, long long start, long long count, int is_l1, int shows_change, \
-        float a, float b, float c, float d, float e
+        const Factors *factors, const float *control, const float *non_finite, long long start, long long count,     \
+        int is_l1, int shows_change, float a, float b, float c, float d, float e
 
-#define PASSED data, diff, first, second, group_of_line, factors, control, start, count, is_l1, shows_change, {a, b, c, d, e}
+#define PASSED                                                                                                    \
+    data, diff, first, second, group_of_line, factors, control, non_finite, start, count, is_l1, shows_change,    \
+        {a, b, c, d, e}
 
 template <class Rule, int num_histories>
 static __device__ void update(
     float4 *data, float4 *diff, float4 *first, float4 *second, const unsigned char *group_of_line,
-    const Factors *factors, const float *control, long long start, long long count, int is_l1, int shows_change,
-    Constants constants) {
-    if (control[1] != 0) return;
+    const Factors *factors, const float *control, const float *non_finite, long long start, long long count,
+    int is_l1, int shows_change, Constants constants) {
+    if (control[1] != 0 || non_finite[0] != 0) return;
     float multiplier = control[0];
     long long step = (long long)gridDim.x * blockDim.x;
     for (long long n = (long long)blockIdx.x * blockDim.x + threadIdx.x; n < count; n += step) {

@@ -11,19 +11,23 @@ import pytest
 from dtrain.core.engines.cupy import devices
 from dtrain.core.engines.cupy.devices import (
     Device,
+    Room,
     count_devices,
     cuda_version,
     find_attributes,
     find_devices,
     find_nccl,
+    find_room,
     find_versions,
     name_current,
+    out_of_memory_error,
     use_device,
 )
 from dtrain.core.errors import UserError
 from dtrain.dist.errors import LaunchError
 from tests.played.cuda import ATTRIBUTES, FREE_BYTES, TOTAL_BYTES, Cuda
 from tests.played.cupy import REAL_GPU, play_cupy
+from tests.played.graphs import MemoryPool
 
 pytestmark = pytest.mark.skipif(
     REAL_GPU in os.environ, reason="GPUs are played here; tests/gpu has real ones"
@@ -98,6 +102,15 @@ def test_count_devices_without_cupy_says_how_to_get_it(monkeypatch: pytest.Monke
     monkeypatch.setattr(devices, "load_cupy", load)
     with pytest.raises(UserError, match=r"^cupy must be installed; pip install 'dtrain\[cuda12\]'$"):
         count_devices()
+
+
+def test_find_room_is_what_the_current_gpu_and_cupys_pool_have_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    cupy = play_cupy(monkeypatch, num_devices=2)
+    use_device(1)
+    assert find_room() == Room("GPU 1 (Played 1)", FREE_BYTES, TOTAL_BYTES)
+    monkeypatch.setattr(MemoryPool, "free_bytes", lambda pool: 5)
+    assert find_room().free_bytes == FREE_BYTES + 5
+    assert out_of_memory_error() is cupy.cuda.memory.OutOfMemoryError
 
 
 def test_find_nccl_is_its_version(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,3 +19,13 @@ def test_replays_are_none_on_the_device_unless_somebody_writes(engine: CupyEngin
     assert isinstance(engine.replays, engine.xp.ndarray)
     assert engine.replays is engine.replays
     assert (engine.replays.dtype, engine.replays.get().tolist()) == (np.uint64, [0])
+
+
+def test_looks_at_values_unless_the_stream_is_captured(engine: CupyEngine) -> None:
+    assert engine.looks_at_values()
+    stream = engine.xp.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        looks = engine.looks_at_values()
+        stream.end_capture()
+    assert not looks

@@ -17,8 +17,8 @@ from dtrain.core.engines.cupy.gradient_control import (
 )
 
 
-def run(cupy: Any, control: GradientControl, diff: Any) -> Any:
-    control.run(cupy.asarray(np.asarray(diff, np.float32)))
+def run(cupy: Any, control: GradientControl, diff: Any, scale: float = 1.0) -> Any:
+    control.run(cupy.asarray(np.asarray(diff, np.float32)), scale)
     return control.control.get()
 
 
@@ -36,7 +36,7 @@ def run(cupy: Any, control: GradientControl, diff: Any) -> Any:
 def test_run_clips_the_norm_of_the_means(
     cupy: Any, scale: float, clip: float, norm: float, multiplier: float
 ) -> None:
-    found = run(cupy, GradientControl(cupy, scale, clip), [2, 1, -2, 4])
+    found = run(cupy, GradientControl(cupy, clip), [2, 1, -2, 4], scale)
     assert found[NORM] == np.float32(norm)
     assert found[MULTIPLIER] == np.float32(multiplier)
     assert not found[IS_SKIPPED]

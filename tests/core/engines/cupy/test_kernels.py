@@ -13,6 +13,7 @@ from dtrain.core.engines.cupy.kernels import OPTIONS, Kernel, read_source
 
 VARIANTS = {
     "batch_norm": [{"VALUE": "Bfloat16", "PACK": "8"}, {"VALUE": "Half", "PACK": "1"}],
+    "channel_sums": [{"VALUE": "Bfloat16", "PACK": "8"}, {"VALUE": "Half", "PACK": "1"}],
     "convert": [{"FROM": "float", "TO": "Half"}, {"FROM": "Bfloat16", "TO": "float"}],
     "dropout": [{"VALUE": "float", "NUMBER": "float"}, {"VALUE": "double", "NUMBER": "double"}],
     "epilogue": [{"VALUE": "Bfloat16"}],
@@ -22,6 +23,10 @@ VARIANTS = {
         {"VALUE": "float", "WINNER": "unsigned char", "CHANNELS_LAST": "0", "PACK": "1"},
         {"VALUE": "Half", "WINNER": "int", "CHANNELS_LAST": "1", "PACK": "8"},
     ],
+    "row_sums": [{"VALUE": "float"}, {"VALUE": "double"}],
+    "running_sums": [{"VALUE": "float"}, {"VALUE": "double"}],
+    "send": [{}],
+    "softmax_loss": [{"VALUE": "float"}, {"VALUE": "double"}],
     "statistics": [{}],
     "transform": [{"VALUE": "float"}],
     "update": [{}],

@@ -142,8 +142,8 @@ def test_run_after_a_gradient_control_is_clipped_as_on_the_host(cupy: Any, name:
     expected = make_values(rule)
     data, diff, histories = expected
     there = [cupy.asarray(each) for each in (data, diff, *histories)]
-    control = GradientControl(cupy, 1 / world_size, limit)
-    control.run(there[1])
+    control = GradientControl(cupy, limit)
+    control.run(there[1], 1 / world_size)
     update = make_update(cupy, rule)
     update.control = control.control
     update.begin(Step(RATE, 0, DECAY, 1 / world_size))

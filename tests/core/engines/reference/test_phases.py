@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dtrain.core.engines.reference.phases import Phases, Tap
+from dtrain.core.engines.reference.phases import Phase, Phases, Tap
 
 ALL = slice(None)
 
@@ -24,6 +24,20 @@ def test_phases_of_stride_two_take_turns() -> None:
 def test_phase_that_no_tap_sees_has_none() -> None:
     phases = Phases(image=(6,), kernel=(2,), stride=(3,), pad=(0,), dilation=(1,))
     assert [phase.indices for phase in phases.along(ALL)] == [[0], [1], []]
+
+
+@pytest.mark.parametrize(
+    ("indices", "selection"),
+    [
+        ([], slice(0, 0, 1)),
+        ([4], slice(4, 5, 1)),
+        ([1, 3, 5], slice(1, 6, 2)),
+        ([0, 1, 3], [0, 1, 3]),
+    ],
+)
+def test_selection_of_taps_in_equal_steps_is_a_slice(indices: list[int], selection: object) -> None:
+    phase = Phase((), (), tuple(Tap(index, 0) for index in indices))
+    assert phase.selection == selection
 
 
 def test_phase_without_pixels_is_empty() -> None:

@@ -23,6 +23,7 @@ from dtrain.core.snapshots.hdf5_model import read_hdf5_model as read_hdf5_model
 from dtrain.core.snapshots.hdf5_model import write_hdf5_model as write_hdf5_model
 from dtrain.core.snapshots.loading import load_snapshot as load_snapshot
 from dtrain.core.snapshots.loading import load_weights as load_weights
+from dtrain.core.snapshots.manifest import LossScaleState as LossScaleState
 from dtrain.core.snapshots.manifest import Manifest as Manifest
 from dtrain.core.snapshots.manifest import MonitorState as MonitorState
 from dtrain.core.snapshots.manifest import decode_manifest as decode_manifest

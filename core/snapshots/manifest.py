@@ -19,12 +19,12 @@ from typing import Any
 from dtrain.core.errors import UserError
 from dtrain.core.snapshots.checksum import FileRecord
 
-VERSION = 3
+VERSION = 4
 """Version 1 lacked num_averaged, monitor, is_best and is_due, whose defaults then hold; 1 and 2 had no .carried
-among their files.
+among their files; 1 to 3 lacked loss_scale.
 """
 
-_READABLE_VERSIONS = (1, 2, VERSION)
+_READABLE_VERSIONS = (1, 2, 3, VERSION)
 _CHECKSUM_KEY = '  "checksum": '
 
 
@@ -50,6 +50,21 @@ class MonitorState:
 
 
 @dataclass(frozen=True)
+class LossScaleState:
+    """What training in float16 has found about the size of its gradients.
+
+    Attributes:
+        value: by which the gradient of the loss is multiplied.
+        num_finite: how many gradients in a row were finite.
+        num_left_out: how many updates were left out since theirs were not.
+    """
+
+    value: float = 2.0**16
+    num_finite: int = 0
+    num_left_out: int = 0
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a run needs, beyond Caffe's files, to go on as if it had not stopped.
 
@@ -72,6 +87,7 @@ class Manifest:
         is_best: whether the snapshot was written, or marked later, for the best score so far.
         is_due: whether it would have been written without that score.
         solver_type: the type that made the history; "" in a manifest of version 1.
+        loss_scale: of a run in FLOAT16; None in other precisions.
     """
 
     iteration: int
@@ -90,6 +106,7 @@ class Manifest:
     is_best: bool = False
     is_due: bool = True
     solver_type: str = ""
+    loss_scale: LossScaleState | None = None
 
     def encode(self) -> bytes:
         """Return the manifest as the bytes of its file."""
@@ -151,6 +168,8 @@ def _decode(path: str | os.PathLike[str], content: dict[str, Any]) -> Manifest:
     content["files"] = {name: FileRecord(**record) for name, record in content["files"].items()}
     if "monitor" in content:
         content["monitor"] = _decode_monitor(content["monitor"])
+    if content.get("loss_scale"):
+        content["loss_scale"] = LossScaleState(**content["loss_scale"])
     return Manifest(**content)
 
 

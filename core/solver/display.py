@@ -10,7 +10,9 @@ import numpy as np
 
 from dtrain.core.net.net import Net
 from dtrain.core.net.scores import Score, name_values, output_lines, output_values
+from dtrain.core.snapshots import LossScaleState
 from dtrain.core.solver.lockstep import mean_over_ranks
+from dtrain.core.solver.loss_scale import SMALLEST
 from dtrain.dist.communicator import Communicator
 
 log = logging.getLogger(__name__)
@@ -47,6 +49,17 @@ class Display:
         )
         _log_lines(output_lines("Train", name_values(self._net, means[:-1])))
         log.info("Iteration %d, lr = %g", iteration, learning_rate)
+
+    def show_loss_scale(self, state: LossScaleState | None) -> None:
+        """Log the loss scale, if there is one; warn where it can't be lowered any more. Not collective."""
+        if state is None:
+            return
+        log.info("    Loss scale = %g, updates left out: %d", state.value, state.num_left_out)
+        if state.value <= SMALLEST and state.num_left_out and not state.num_finite:
+            log.warning(
+                "gradients must be finite, got others at the smallest loss scale too: updates are left out; lower "
+                "base_lr, or use precision BF16 or FLOAT32"
+            )
 
     def show_epoch(self, iteration: int, epoch: int) -> None:
         """Log that an epoch of the first reading layer begins, but for epoch 0. Not collective.

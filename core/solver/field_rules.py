@@ -47,7 +47,7 @@ _LOOKED_AT: dict[str, tuple[str, Callable[[Solver], bool]]] = {
 
 def find_mistakes(solver: Solver) -> list[Mistake]:
     """Return (field, what is wrong with it) for each field of `solver` that can't be beside the others."""
-    rules = (_update_rule, _regularization, _policy, _rates, _unlooked_at, _monitored)
+    rules = (_update_rule, _regularization, _policy, _rates, _unlooked_at, _monitored, _scaled_loss)
     return [mistake for rule in rules for mistake in rule(solver)]
 
 
@@ -147,4 +147,14 @@ def _monitored(solver: Solver) -> Iterator[Mistake]:
         yield (
             "dtrain_param.monitor.test_net",
             f"monitor's test_net must be 0 to {num_nets - 1}, as there are {num_nets} test nets, got {chosen}",
+        )
+
+
+def _scaled_loss(solver: Solver) -> Iterator[Mistake]:
+    """Gradients are divided by the loss scale that is found with them, so they can't be those of before."""
+    extra = solver.dtrain_param
+    if extra.precision == caffe_pb2.FLOAT16 and extra.stale_gradients:
+        yield (
+            "dtrain_param.stale_gradients",
+            "stale_gradients must be false with precision FLOAT16, got true; use BF16, which has no loss scale",
         )

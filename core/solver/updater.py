@@ -1,6 +1,6 @@
 """The updater: from summed gradients to changed params, in Caffe's order.
 
-    clip by global norm → divide by iter_size → weight decay → update rule
+    divide by the loss scale → clip by global norm → divide by iter_size → weight decay → update rule
 
 The division by the number of ranks is folded into the same factor. Params are joined (update_runs.py) and cut into
 pieces, which stay in the cache while the rule goes over them and which the rank's threads share; no value depends on
@@ -13,12 +13,15 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from dtrain.core.net.arena import Arena
 from dtrain.core.net.params import Param, trainable
 from dtrain.core.registry import Registry
+from dtrain.core.snapshots import LossScaleState
+from dtrain.core.solver.loss_scale import LossScale
 from dtrain.core.solver.lr_policies import learning_rate, multistep_index
 from dtrain.core.solver.update_rules import UPDATE_RULES
 from dtrain.core.solver.update_rules.rule import Array, Step, sum_of_squares
@@ -41,7 +44,8 @@ class Updater:
     "plateau" has lowered the rate. rate_factor: by which what the policy says is multiplied. debug_info: whether to
     log, as Caffe's Net::UpdateDebugInfo does, the mean absolute values of each param before its update and of what
     is taken off. shows_changes: whether diffs become what is taken off, as in Caffe. Where nobody looks at them after
-    the update it is better off: what they are then depends on the rule.
+    the update it is better off: what they are then depends on the rule. loss_scale: what diffs are to be divided by,
+    None unless use_loss_scale has been called.
 
     Arguments:
         num_threads: that share the work, of which the caller's is one; by default as many as this rank computes with.
@@ -69,10 +73,22 @@ class Updater:
         self.rate_factor = 1.0
         self.debug_info = False
         self.shows_changes = True
+        self.loss_scale: LossScale | None = None
+        self._is_left_out = False  # the update under way, for gradients that are not finite
         self._runs: dict[tuple[int, ...], list[Run]] = {}  # by the ids of the params
         self._iteration, self._rate, self._scale = 0, 0.0, 1.0  # of the update under way
         self._steps: dict[Multipliers, Step] = {}  # likewise
         self._workers = Workers(num_threads or num_threads_of(os.environ))
+
+    @property
+    def loss_scale_state(self) -> LossScaleState | None:
+        """The loss scale of the gradients to come, if there is one; waits for a GPU that looks after it."""
+        return None if self.loss_scale is None else self.loss_scale.state
+
+    def take_up(self, state: LossScaleState | None) -> None:
+        """Go on from the loss scale of a snapshot, if it has one and this run too."""
+        if self.loss_scale is not None and state is not None:
+            self.loss_scale.state = state
 
     def rate(self, iteration: int) -> float:
         """Return the learning rate of `iteration`."""
@@ -86,7 +102,20 @@ class Updater:
     @property
     def needs_all_gradients(self) -> bool:
         """Whether `begin` must wait for all gradients: their norm is asked for, or the log in Caffe's order."""
-        return self.solver.clip_gradients >= 0 or self.debug_info
+        return self.solver.clip_gradients >= 0 or self.loss_scale is not None or self.debug_info
+
+    @property
+    def not_captured_because(self) -> str:
+        """Why updates can't be part of a graph that is captured on a GPU, in words; "" if they can."""
+        return "params are updated on the host"
+
+    def use_loss_scale(self, xp: Any) -> Any:
+        """Divide diffs by a loss scale from now on; leave updates out by such as are not finite.
+
+        Returns it, float32 (1,) of the array module `xp`: backward must multiply the gradient of the loss by it.
+        """
+        self.loss_scale = LossScale(xp)
+        return self.loss_scale.array
 
     def apply(self, iteration: int, world_size: int) -> None:
         """Update all params from diffs that are sums over `world_size` ranks and iter_size passes."""
@@ -98,11 +127,13 @@ class Updater:
         """Begin the update of `iteration`; the diffs are sums as for `apply`, or will be when `update` has them."""
         self._log_step(iteration)
         self._iteration, self._rate = iteration, self.rate(iteration)
-        self._scale = self._clipped_scale(1.0 / world_size) / self.solver.iter_size
+        self._scale = self._settled_scale(1.0 / world_size) / self.solver.iter_size
         self._steps.clear()
 
     def update(self, params: Sequence[Param]) -> None:
         """Update `params`, some of all, whose diffs are sums now, in the arena's memory and nowhere else."""
+        if self._is_left_out:
+            return
         if not self.debug_info:
             self._update(params)
             return
@@ -159,13 +190,20 @@ class Updater:
         for k in range(count):
             work(k)
 
-    def _clipped_scale(self, scale: float) -> float:
-        """Return `scale`, less if the scaled gradient's L2 norm over all params is above clip_gradients."""
+    def _settled_scale(self, scale: float) -> float:
+        """Return `scale` over the loss scale, less if the gradient's L2 norm is then above clip_gradients.
+
+        The norm is that over all params; whether it is finite decides on the loss scale to come.
+        """
         limit = self.solver.clip_gradients
-        if limit < 0:
+        if limit < 0 and self.loss_scale is None:
             return scale
-        norm = self._gradient_norm() * scale
-        return scale * limit / norm if norm > limit else scale
+        norm = self._gradient_norm()
+        if self.loss_scale is not None:
+            scale /= self.loss_scale.state.value
+            self._is_left_out = not self.loss_scale.settle(math.isfinite(norm))
+        norm *= scale
+        return scale * limit / norm if 0 <= limit < norm else scale
 
     def _gradient_norm(self) -> float:
         """Return the L2 norm of all diffs."""
@@ -175,7 +213,8 @@ class Updater:
         sums = [0.0] * len(pieces)
 
         def add(k: int) -> None:
-            sums[k] = sum_of_squares(pieces[k])
+            with np.errstate(over="ignore", invalid="ignore"):  # the norm shows it
+                sums[k] = sum_of_squares(pieces[k])
 
         self._run(add, len(pieces), diff.size)
         return math.sqrt(math.fsum(sums))

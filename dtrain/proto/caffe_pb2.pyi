@@ -10,6 +10,7 @@ class Precision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FLOAT32: _ClassVar[Precision]
     BF16: _ClassVar[Precision]
+    FLOAT16: _ClassVar[Precision]
 
 class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -17,6 +18,7 @@ class Phase(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TEST: _ClassVar[Phase]
 FLOAT32: Precision
 BF16: Precision
+FLOAT16: Precision
 TRAIN: Phase
 TEST: Phase
 
@@ -137,7 +139,7 @@ class SolverParameter(_message.Message):
     def __init__(self, net: _Optional[str] = ..., net_param: _Optional[_Union[NetParameter, _Mapping]] = ..., train_net: _Optional[str] = ..., train_net_param: _Optional[_Union[NetParameter, _Mapping]] = ..., test_net: _Optional[_Iterable[str]] = ..., test_net_param: _Optional[_Iterable[_Union[NetParameter, _Mapping]]] = ..., train_state: _Optional[_Union[NetState, _Mapping]] = ..., test_state: _Optional[_Iterable[_Union[NetState, _Mapping]]] = ..., test_iter: _Optional[_Iterable[int]] = ..., test_interval: _Optional[int] = ..., test_compute_loss: bool = ..., test_initialization: bool = ..., base_lr: _Optional[float] = ..., lr_policy: _Optional[str] = ..., gamma: _Optional[float] = ..., power: _Optional[float] = ..., stepsize: _Optional[int] = ..., stepvalue: _Optional[_Iterable[int]] = ..., max_iter: _Optional[int] = ..., iter_size: _Optional[int] = ..., display: _Optional[int] = ..., average_loss: _Optional[int] = ..., type: _Optional[str] = ..., momentum: _Optional[float] = ..., momentum2: _Optional[float] = ..., delta: _Optional[float] = ..., rms_decay: _Optional[float] = ..., weight_decay: _Optional[float] = ..., regularization_type: _Optional[str] = ..., clip_gradients: _Optional[float] = ..., solver_type: _Optional[_Union[SolverParameter.SolverType, str]] = ..., snapshot: _Optional[int] = ..., snapshot_prefix: _Optional[str] = ..., snapshot_format: _Optional[_Union[SolverParameter.SnapshotFormat, str]] = ..., snapshot_diff: bool = ..., snapshot_after_train: bool = ..., weights: _Optional[_Iterable[str]] = ..., solver_mode: _Optional[_Union[SolverParameter.SolverMode, str]] = ..., device_id: _Optional[int] = ..., random_seed: _Optional[int] = ..., layer_wise_reduce: bool = ..., debug_info: bool = ..., dtrain_param: _Optional[_Union[DtrainSolverParameter, _Mapping]] = ...) -> None: ...
 
 class DtrainSolverParameter(_message.Message):
-    __slots__ = ("test_on_rank_0", "warmup_iter", "warmup_start_lr", "min_lr", "peak_fraction", "start_divisor", "end_divisor", "no_decay_for_bias", "no_decay_for_norm", "trust_coefficient", "ema_decay", "monitor", "plateau_patience", "early_stopping_patience", "keep_best", "keep_last", "lr_scaling", "lr_batch_size", "wire_precision", "ordered_sums", "bucket_bytes", "stale_gradients", "check_interval", "on_non_finite_loss", "precision", "recompute")
+    __slots__ = ("test_on_rank_0", "warmup_iter", "warmup_start_lr", "min_lr", "peak_fraction", "start_divisor", "end_divisor", "no_decay_for_bias", "no_decay_for_norm", "trust_coefficient", "ema_decay", "monitor", "plateau_patience", "early_stopping_patience", "keep_best", "keep_last", "lr_scaling", "lr_batch_size", "wire_precision", "ordered_sums", "bucket_bytes", "stale_gradients", "check_interval", "on_non_finite_loss", "precision", "recompute", "strict_float32", "deterministic")
     class LearningRateScaling(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         NONE: _ClassVar[DtrainSolverParameter.LearningRateScaling]
@@ -186,6 +188,8 @@ class DtrainSolverParameter(_message.Message):
     ON_NON_FINITE_LOSS_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     RECOMPUTE_FIELD_NUMBER: _ClassVar[int]
+    STRICT_FLOAT32_FIELD_NUMBER: _ClassVar[int]
+    DETERMINISTIC_FIELD_NUMBER: _ClassVar[int]
     test_on_rank_0: bool
     warmup_iter: int
     warmup_start_lr: float
@@ -212,7 +216,9 @@ class DtrainSolverParameter(_message.Message):
     on_non_finite_loss: DtrainSolverParameter.NonFiniteLoss
     precision: Precision
     recompute: bool
-    def __init__(self, test_on_rank_0: bool = ..., warmup_iter: _Optional[int] = ..., warmup_start_lr: _Optional[float] = ..., min_lr: _Optional[float] = ..., peak_fraction: _Optional[float] = ..., start_divisor: _Optional[float] = ..., end_divisor: _Optional[float] = ..., no_decay_for_bias: bool = ..., no_decay_for_norm: bool = ..., trust_coefficient: _Optional[float] = ..., ema_decay: _Optional[float] = ..., monitor: _Optional[_Union[MonitorParameter, _Mapping]] = ..., plateau_patience: _Optional[int] = ..., early_stopping_patience: _Optional[int] = ..., keep_best: _Optional[int] = ..., keep_last: _Optional[int] = ..., lr_scaling: _Optional[_Union[DtrainSolverParameter.LearningRateScaling, str]] = ..., lr_batch_size: _Optional[int] = ..., wire_precision: _Optional[_Union[DtrainSolverParameter.WirePrecision, str]] = ..., ordered_sums: bool = ..., bucket_bytes: _Optional[int] = ..., stale_gradients: bool = ..., check_interval: _Optional[int] = ..., on_non_finite_loss: _Optional[_Union[DtrainSolverParameter.NonFiniteLoss, str]] = ..., precision: _Optional[_Union[Precision, str]] = ..., recompute: bool = ...) -> None: ...
+    strict_float32: bool
+    deterministic: bool
+    def __init__(self, test_on_rank_0: bool = ..., warmup_iter: _Optional[int] = ..., warmup_start_lr: _Optional[float] = ..., min_lr: _Optional[float] = ..., peak_fraction: _Optional[float] = ..., start_divisor: _Optional[float] = ..., end_divisor: _Optional[float] = ..., no_decay_for_bias: bool = ..., no_decay_for_norm: bool = ..., trust_coefficient: _Optional[float] = ..., ema_decay: _Optional[float] = ..., monitor: _Optional[_Union[MonitorParameter, _Mapping]] = ..., plateau_patience: _Optional[int] = ..., early_stopping_patience: _Optional[int] = ..., keep_best: _Optional[int] = ..., keep_last: _Optional[int] = ..., lr_scaling: _Optional[_Union[DtrainSolverParameter.LearningRateScaling, str]] = ..., lr_batch_size: _Optional[int] = ..., wire_precision: _Optional[_Union[DtrainSolverParameter.WirePrecision, str]] = ..., ordered_sums: bool = ..., bucket_bytes: _Optional[int] = ..., stale_gradients: bool = ..., check_interval: _Optional[int] = ..., on_non_finite_loss: _Optional[_Union[DtrainSolverParameter.NonFiniteLoss, str]] = ..., precision: _Optional[_Union[Precision, str]] = ..., recompute: bool = ..., strict_float32: bool = ..., deterministic: bool = ...) -> None: ...
 
 class MonitorParameter(_message.Message):
     __slots__ = ("output", "test_net", "higher_is_better", "min_delta")

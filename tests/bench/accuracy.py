@@ -1,15 +1,27 @@
-"""What bf16 costs in accuracy: whole trainings of two nets of configs/ in float32 and in bf16, over several seeds.
+"""What a precision or an engine costs in accuracy: whole trainings of two nets of configs/ over several seeds.
 
-    python tests/bench/accuracy.py MNIST [--nets lenet,cifar10_quick] [--seeds 1,2,3] [--iterations N]
+    python tests/bench/accuracy.py [MNIST] [--nets lenet,cifar10_quick] [--seeds 1,2,3] [--iterations NET=N,…]
+        [--runs [ENGINE:]PRECISION,…] [--gpu] [--jobs N] [--scores FILE] [--bound 0.2]
 
-MNIST is the folder of its four files. LeNet trains on them. CIFAR-10 quick trains on images of CIFAR-10's kind made
-of the same digits: in colour, moved about on backgrounds of blurred colours and noise, 32x32 pixels. The scores are
-those of the test at the end; runs take turns. Takes as long as the trainings: half an hour on two cores.
+MNIST is the folder of its four files; without it digits are drawn (drawn_digits.py). LeNet trains on them. CIFAR-10
+quick trains on images of CIFAR-10's kind made of the same digits: in colour, moved about on backgrounds of blurred
+colours and noise, 32x32 pixels. The scores are those of the test at the end; runs take turns, or go --jobs at a time.
+
+--runs: float32,bf16 by the default engine, or others; the first one is what the others are compared with. --gpu:
+those of cudnn with onednn's float32, so that
+
+    python tests/bench/accuracy.py --gpu --jobs 4 --iterations lenet=4000,cifar10_quick=1000 \\
+        --scores tests/bench/accuracy.json
+
+says on a machine with a GPU whether the nets are as good there as on a CPU. --scores: a JSON file of scores that need
+not be found again; new ones are added. The exit code is 1 if a mean lies further than --bound points below the
+first run's. A training takes minutes on a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import statistics
@@ -17,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -29,48 +42,111 @@ from dtrain.data.lmdb_source import LmdbSource
 from dtrain.data.lmdb_writer import write_splits
 from dtrain.proto import caffe_pb2
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-PRECISIONS = ("float32", "bf16")
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, os.fspath(ROOT))
+
+from tests.bench.drawn_digits import write_digits  # noqa: E402
+
+CONFIGS = ROOT / "configs"
+RUNS = "float32,bf16"
+GPU_RUNS = "onednn:float32,cudnn:float32,cudnn:bf16,cudnn:float16"
+GPU_ENGINES = ("cudnn", "cupy")
 SIZE, NUM_BLOTS = 32, 4
 _SCORE = re.compile(r"Test net output #\d+: \S*accuracy\S* = (\S+)")
 
 
-def main() -> None:
-    """Convert, train, print."""
+def main() -> int:
+    """Make the data, train, print; return the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("mnist", type=Path)
+    parser.add_argument("mnist", type=Path, nargs="?")
     parser.add_argument("--nets", default="lenet,cifar10_quick")
     parser.add_argument("--seeds", default="1,2,3")
-    parser.add_argument("--iterations", type=int, help="instead of the solver's max_iter")
+    parser.add_argument("--iterations", default="", help="of nets, as NET=N,…, instead of their max_iter")
+    parser.add_argument("--runs", help=f"engines and precisions, {RUNS} by default")
+    parser.add_argument("--gpu", action="store_true", help=f"--runs {GPU_RUNS}")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--scores", type=Path, help="JSON file of scores to be taken, and added to")
+    parser.add_argument("--bound", type=float, default=0.2, help="points that a mean may be lower")
     args = parser.parse_args()
+    iterations = {
+        net: int(n) for net, _, n in (item.partition("=") for item in args.iterations.split(",") if item)
+    }
+    runs = (args.runs or (GPU_RUNS if args.gpu else RUNS)).split(",")
+    seeds = [int(seed) for seed in args.seeds.split(",")]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "configs").symlink_to(CONFIGS)
-        convert_mnist(args.mnist, folder / "databases/mnist")
+        scores = Scores(Data(Path(name), args.mnist), args.scores, iterations)
+        keys = [(net, run, seed) for net in args.nets.split(",") for seed in seeds for run in runs]
         for net in args.nets.split(","):
-            if net == "cifar10_quick":
-                colour_digits(folder / "databases/mnist", folder / "databases/cifar10")
-            compare(folder, net, [int(seed) for seed in args.seeds.split(",")], args.iterations)
-
-
-def compare(folder: Path, net: str, seeds: list[int], num_iterations: int | None) -> None:
-    """Train with each seed in both precisions and print the scores, their means and how far these lie apart."""
-    scores: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
-    for seed in seeds:
-        for precision in PRECISIONS:
-            scores[precision].append(100 * train(folder, net, seed, precision, num_iterations))
-            print(f"{net}, seed {seed}, {precision}: {scores[precision][-1]:.2f} %", flush=True)
-    means = [statistics.mean(scores[precision]) for precision in PRECISIONS]
-    words = ", ".join(f"{precision} {mean:.2f} %" for precision, mean in zip(PRECISIONS, means, strict=True))
+            scores.data.prepare(net)
+        with ThreadPoolExecutor(args.jobs) as pool:
+            found = dict(zip(keys, pool.map(lambda key: scores.find(*key), keys), strict=True))
+    worst = 0.0
+    for net in args.nets.split(","):
+        means = [statistics.mean(found[net, run, seed] for seed in seeds) for run in runs]
+        print(f"{net}, mean of {len(seeds)} seeds: {describe(runs, means)}", flush=True)
+        worst = min(worst, *(mean - means[0] for mean in means))
+    is_good = worst >= -args.bound
     print(
-        f"{net}, mean of {len(seeds)} seeds: {words}; bf16 minus float32: {means[1] - means[0]:+.2f} points"
+        f"at most {abs(worst):.2f} points below {runs[0]}, {'within' if is_good else 'MORE THAN'} {args.bound:g}"
     )
+    return 0 if is_good else 1
 
 
-def train(folder: Path, net: str, seed: int, precision: str, num_iterations: int | None) -> float:
-    """Return the accuracy of the last test of a training of configs/`net`."""
+def describe(runs: list[str], means: list[float]) -> str:
+    """Return in words what the means of `runs` are, and how far from the first one's."""
+    others = [
+        f"{run} {mean:.2f} % ({mean - means[0]:+.2f} points)"
+        for run, mean in zip(runs[1:], means[1:], strict=True)
+    ]
+    return ", ".join([f"{runs[0]} {means[0]:.2f} %", *others])
+
+
+class Data:
+    """Databases in `folder`, laid out as the nets of configs/ want them; of MNIST's files, or drawn."""
+
+    def __init__(self, folder: Path, mnist: Path | None) -> None:
+        self.folder = folder
+        self.name = "mnist" if mnist else "drawn"
+        (folder / "configs").symlink_to(CONFIGS)
+        if mnist:
+            convert_mnist(mnist, folder / "databases/mnist")
+        else:
+            write_digits(folder / "databases/mnist")
+
+    def prepare(self, net: str) -> None:
+        """Make what `net` reads, if that is not there."""
+        if net == "cifar10_quick":
+            colour_digits(self.folder / "databases/mnist", self.folder / "databases/cifar10")
+
+
+class Scores:
+    """Accuracies in percent, of a file or of trainings."""
+
+    def __init__(self, data: Data, path: Path | None, iterations: dict[str, int]) -> None:
+        self.data = data
+        self._path = path
+        self._iterations = iterations
+        self._known: dict[str, float] = json.loads(path.read_text()) if path and path.exists() else {}
+
+    def find(self, net: str, run: str, seed: int) -> float:
+        """Return the accuracy of the last test of a training of configs/`net`."""
+        num_iterations = self._iterations.get(net)
+        key = f"{net} {self.data.name} {num_iterations or 'all'} {run} {seed}"
+        is_new = key not in self._known
+        if is_new:
+            self._known[key] = round(100 * train(self.data.folder, net, run, seed, num_iterations), 4)
+            if self._path:
+                self._path.write_text(json.dumps(self._known, indent=1, sort_keys=True) + "\n")
+        print(
+            f"{net}, seed {seed}, {run}: {self._known[key]:.2f} %{'' if is_new else ' (known)'}", flush=True
+        )
+        return self._known[key]
+
+
+def train(folder: Path, net: str, run: str, seed: int, num_iterations: int | None) -> float:
+    """Train and return the last test's accuracy, 0 to 1."""
     solver = text_format.Parse((CONFIGS / net / "solver.prototxt").read_text(), caffe_pb2.SolverParameter())
     solver.random_seed = seed
     solver.max_iter = num_iterations or solver.max_iter
@@ -78,13 +154,22 @@ def train(folder: Path, net: str, seed: int, precision: str, num_iterations: int
     solver.test_initialization = False
     solver.ClearField("snapshot")
     solver.snapshot_after_train = False
-    path = folder / "solver.prototxt"
+    path = folder / f"{net}_{seed}_{run.replace(':', '_')}.prototxt"
     path.write_text(text_format.MessageToString(solver))
+    *engine, precision = run.split(":")
     command = [sys.executable, "-m", "dtrain", os.fspath(path), "--precision", precision]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if engine:
+        command += ["--engine", *engine] + (["--gpu", "0"] if engine[0] in GPU_ENGINES else [])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, [os.fspath(ROOT), os.environ.get("PYTHONPATH")])),
+    }
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     scores = _SCORE.findall(done.stderr)
     if done.returncode or not scores:
-        raise SystemExit(f"accuracy: {' '.join(command)} ended with code {done.returncode}:\n{done.stderr}")
+        raise SystemExit(
+            f"accuracy: {' '.join(command)} ended with code {done.returncode}:\n{done.stderr[-4000:]}"
+        )
     return float(scores[-1])
 
 
@@ -116,4 +201,4 @@ def _colour(digit: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

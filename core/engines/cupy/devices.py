@@ -31,6 +31,15 @@ class Device:
     address: str
 
 
+@dataclass(frozen=True)
+class Room:
+    """The memory of a GPU. name: number and name of it."""
+
+    name: str
+    free_bytes: int
+    total_bytes: int
+
+
 def open_cupy() -> Any:
     """Return cupy's module on a machine that it can work on.
 
@@ -58,6 +67,24 @@ def find_devices() -> list[Device]:
     cupy = open_cupy()
     with _naming(cupy):
         return [_look_at(cupy, number) for number in range(cupy.cuda.runtime.getDeviceCount())]
+
+
+def find_room() -> Room:
+    """Return how much memory the current GPU has left; what cupy's pool keeps for the next one who asks is free too.
+
+    Raises UserError where the GPU does not answer.
+    """
+    cupy = open_cupy()
+    with _naming(cupy):
+        free_bytes, total_bytes = cupy.cuda.Device().mem_info
+        left_over = cupy.get_default_memory_pool().free_bytes()
+        return Room(name_current(cupy), int(free_bytes) + int(left_over), int(total_bytes))
+
+
+def out_of_memory_error() -> type[Exception]:
+    """Return what cupy raises where a GPU has no room for an array. Raises UserError as open_cupy does."""
+    error: type[Exception] = open_cupy().cuda.memory.OutOfMemoryError
+    return error
 
 
 def find_attributes(number: int, names: Sequence[str]) -> dict[str, int]:

@@ -10,6 +10,9 @@ from dtrain.core.engines import operations as op
 from dtrain.core.engines.cupy.devices import name_current, open_cupy
 from dtrain.core.engines.cupy.dropout import Dropout
 from dtrain.core.engines.cupy.memory import device_memory
+from dtrain.core.engines.cupy.row_sums import RowSums
+from dtrain.core.engines.cupy.running_sums import RunningSums
+from dtrain.core.engines.cupy.softmax_loss import SoftmaxLoss
 from dtrain.core.engines.engine import ENGINES, Engine
 from dtrain.core.engines.reference.engine import ReferenceEngine
 from dtrain.core.errors import UserError
@@ -26,6 +29,9 @@ class CupyEngine(ReferenceEngine):
     operations: Mapping[type, Callable[[Any, Engine], Any]] = {
         **ReferenceEngine.operations,
         op.DropoutSpec: Dropout,
+        op.RowSumsSpec: RowSums,
+        op.RunningSumsSpec: RunningSums,
+        op.SoftmaxLossSpec: SoftmaxLoss,
     }
 
     def __init__(self, precision: str = "FLOAT32") -> None:
@@ -43,6 +49,10 @@ class CupyEngine(ReferenceEngine):
         It is 0 unless whoever replays writes it, before each replay; random numbers in the graph depend on it.
         """
         return self.xp.zeros(1, "uint64")
+
+    def looks_at_values(self) -> bool:
+        """Return whether the current stream is not being captured: to look at values is to wait for them."""
+        return not self.xp.cuda.get_current_stream().is_capturing()
 
     def synchronize(self) -> None:
         """Wait for the current stream."""

@@ -14,7 +14,10 @@ from typing import Any
 
 import numpy as np
 
-# What a value of a dtype is called in kernels/values.cuh, and what is computed in.
+# dist/ has a kernel too, and the file that all of them include.
+_FOLDERS = (files(__package__) / "kernels", files("dtrain.dist") / "kernels")
+
+# What a value of a dtype is called in values.cuh, and what is computed in.
 C_TYPES = {"float16": "Half", "bfloat16": "Bfloat16", "float32": "float", "float64": "double"}
 NUMBERS = {**dict.fromkeys(C_TYPES, np.float32), "float64": np.float64}
 
@@ -28,7 +31,8 @@ _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 @cache
 def read_source(name: str) -> str:
     """Return the text of a file in kernels/, with the files that it includes in place."""
-    text = (files(__package__) / "kernels" / name).read_text(encoding="utf-8")
+    place = next(folder / name for folder in _FOLDERS if (folder / name).is_file())
+    text = place.read_text(encoding="utf-8")
     return _INCLUDE.sub(lambda found: read_source(found[1]), text)
 
 

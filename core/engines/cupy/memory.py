@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import cache
 from types import ModuleType
 from typing import Any
 
 from numpy.typing import DTypeLike, NDArray
 
+from dtrain.core.errors import UserError
 from dtrain.core.tensor import Borrow, Memory
+from dtrain.dist.cupy_library import has_happened
 
 
 class DeviceMemory(Memory):
@@ -22,6 +25,7 @@ class DeviceMemory(Memory):
 
     name = "device"
     has_addresses = True
+    frees_unheld = True
 
     def __init__(self, cupy: ModuleType) -> None:
         self._cupy: Any = cupy
@@ -39,12 +43,20 @@ class DeviceMemory(Memory):
         return storage[: math.prod(shape)].reshape(shape)
 
     def from_host(self, host: NDArray[Any], storage: Any) -> None:
-        """Copy; what the device was given before it comes first."""
+        """Copy; what the device was given before it comes first. Raises UserError within a capture."""
+        refuse_capture(self._cupy, f"{host.size} values that the host alone has")
         storage.set(host)
 
     def to_host(self, storage: Any, host: NDArray[Any]) -> None:
-        """Wait for what the device was given so far, and copy."""
+        """Wait for what the device was given so far, and copy. Raises UserError within a capture."""
+        refuse_capture(self._cupy, f"{host.size} values that are wanted on the host")
         storage.get(out=host)
+
+    def mark(self) -> Callable[[], bool]:
+        """Return what says whether the GPU has done what the current stream was given so far."""
+        event = self._cupy.cuda.Event(disable_timing=True)
+        event.record()
+        return lambda: has_happened(self._cupy, event)
 
     def take(self, source: Memory, values: Any, storage: Any) -> bool:
         """Convert what lies on the GPU in another layout."""
@@ -57,9 +69,22 @@ class DeviceMemory(Memory):
 class DeviceLayout(Memory):
     """Values on the GPU in another order or type than DeviceMemory has them."""
 
+    frees_unheld = True
+
     @abstractmethod
     def to_plain(self, values: Any, plain: Any) -> None:
         """Write `values` as float32 in row-major order into the device array `plain`."""
+
+
+def refuse_capture(cupy: Any, what: str) -> None:
+    """Raise UserError if the current stream is being captured into a graph: a copy that is meant for now can't be.
+
+    CUDA would take a copy from the host for a part of the graph, and read the host's memory at each replay.
+    """
+    if cupy.cuda.get_current_stream().is_capturing():
+        raise UserError(
+            f"what a CUDA graph takes in must be and stay on the GPU, got {what}; run it as it is"
+        )
 
 
 def device_memory(cupy: ModuleType) -> DeviceMemory:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtrain.core.engines.cupy.kernels import Kernel
+from dtrain.core.engines.cupy.sending import Sender
 from dtrain.core.solver.update_rules.adam import Adam
 from dtrain.core.solver.update_rules.rule import Step, UpdateRule
 from dtrain.dist.memory import ALIGNMENT_BYTES
@@ -92,7 +93,8 @@ class ArenaUpdate:
 
     factors: float32 (number of different multipliers, 4), what the kernel reads of an iteration. control: float32
     (2,) or more: by what every diff is multiplied beside (1), and whether the update is left out (0); let the
-    `control` of a GradientControl take its place for clipping and for a loss scale.
+    `control` of a GradientControl take its place for clipping and for a loss scale. non_finite: float32 (1,), the
+    update is left out too if it is not 0: how many ranks have a loss that is not finite, say.
 
     Arguments:
         cupy: the module. rule: one that can be fused; its solver's fields are read. size: of the arena's data.
@@ -123,7 +125,9 @@ class ArenaUpdate:
             group_of_line[lines] = self._groups.index(mine)
         self._group_of_line = cupy.asarray(group_of_line)
         self.factors = cupy.zeros((len(self._groups), 4), np.float32)
+        self._factors = Sender(cupy, self.factors)
         self.control = cupy.asarray(np.array([1, 0], np.float32))
+        self.non_finite = cupy.zeros(1, np.float32)
 
     def factors_of(self, step: Step) -> NDArray[np.float32]:
         """Return what `factors` must be for an iteration.
@@ -138,8 +142,8 @@ class ArenaUpdate:
         return np.array(rows, np.float32).reshape(-1, 4)
 
     def begin(self, step: Step) -> None:
-        """Copy the factors of an iteration to the device, behind what it was given before."""
-        self.factors.set(self.factors_of(step))
+        """Send the factors of an iteration to the device, behind what it was given before."""
+        self._factors.send(self.factors_of(step))
 
     def run(
         self,
@@ -149,7 +153,7 @@ class ArenaUpdate:
         part: slice | None = None,
         shows_change: bool = True,
     ) -> None:
-        """Change data and histories in place by the gradients; nothing if `control` says so.
+        """Change data and histories in place by the gradients; nothing if `control` or `non_finite` says so.
 
         Arguments:
             data, diff, histories: float32 (size,), on the device, from the beginning of a line.
@@ -161,7 +165,7 @@ class ArenaUpdate:
         self._kernel.run(
             num_fours,
             *(data, diff, histories[0], histories[-1]),
-            *(self._group_of_line, self.factors, self.control),
+            *(self._group_of_line, self.factors, self.control, self.non_finite),
             *(np.int64(start // _FOUR), np.int64(num_fours)),
             *(self._is_l1, np.int32(shows_change)),
             *self._constants,

@@ -14,7 +14,7 @@ import pytest
 from dtrain.core.errors import UserError
 from dtrain.core.snapshots import Manifest, MonitorState, decode_manifest
 from dtrain.core.snapshots.checksum import FileRecord
-from dtrain.core.snapshots.manifest import read_manifest
+from dtrain.core.snapshots.manifest import LossScaleState, read_manifest
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_manifest_losses_without_a_number_pass_as_valid_json(path: Path, manifes
 
 def test_manifest_is_plain_json_with_its_version(path: Path) -> None:
     content = json.loads(path.read_text())
-    assert (content["version"], content["positions"]) == (3, {"digits": 640})
+    assert (content["version"], content["positions"]) == (4, {"digits": 640})
     assert content["files"] == {".caffemodel": {"num_bytes": 5, "checksum": "crc32/4MiB:00112233"}}
 
 
@@ -61,10 +61,10 @@ def test_read_manifest_any_cut_or_flipped_bit_is_noticed(
 
 def test_read_manifest_of_a_later_version_is_refused(path: Path) -> None:
     write_body(
-        path, path.read_bytes().replace(b'"version": 3', b'"version": 4').rsplit(b'  "checksum"', 1)[0]
+        path, path.read_bytes().replace(b'"version": 4', b'"version": 5').rsplit(b'  "checksum"', 1)[0]
     )
     with pytest.raises(
-        UserError, match="manifest's version must be at most 3, got 4; read it with the version of dtrain"
+        UserError, match="manifest's version must be at most 4, got 5; read it with the version of dtrain"
     ):
         read_manifest(path)
 
@@ -77,7 +77,7 @@ def test_read_manifest_of_version_1_has_the_defaults_of_what_came_later(
     path: Path, manifest: Manifest
 ) -> None:
     content = json.loads(path.read_text()) | {"version": 1}
-    for later in ("num_averaged", "monitor", "is_best", "is_due", "checksum"):
+    for later in ("num_averaged", "monitor", "is_best", "is_due", "loss_scale", "checksum"):
         del content[later]
     write_body(path, (json.dumps(content, indent=2).removesuffix("\n}") + ",\n").encode())
     read = read_manifest(path)
@@ -85,10 +85,20 @@ def test_read_manifest_of_version_1_has_the_defaults_of_what_came_later(
     assert (read.num_averaged, read.monitor, read.is_best, read.is_due) == (0, MonitorState(), False, True)
 
 
+def test_manifest_keeps_the_loss_scale_and_an_older_one_has_none(path: Path, manifest: Manifest) -> None:
+    whole = replace(manifest, loss_scale=LossScaleState(4096.0, 17, 3))
+    path.write_bytes(whole.encode())
+    assert read_manifest(path) == whole
+    content = json.loads(path.read_text()) | {"version": 3}
+    del content["loss_scale"], content["checksum"]
+    write_body(path, (json.dumps(content, indent=2).removesuffix("\n}") + ",\n").encode())
+    assert read_manifest(path) == replace(manifest, version=4)
+
+
 def test_read_manifest_of_version_2_is_as_today_s(path: Path) -> None:
     today = read_manifest(path)
     write_body(
-        path, path.read_bytes().replace(b'"version": 3', b'"version": 2').rsplit(b'  "checksum"', 1)[0]
+        path, path.read_bytes().replace(b'"version": 4', b'"version": 2').rsplit(b'  "checksum"', 1)[0]
     )
     assert read_manifest(path) == today
 

@@ -26,6 +26,7 @@ class Kept:
         self.values: Any = None
         self._array: Any = None  # the memory behind them
         self._pool: MemoryPool | None = None
+        self._frees_unheld = False  # the memory is nobody's once this lets go of it
         self._kind: tuple[Any, ...] | None = None  # of what storages and memories it can be the copy
 
     def __del__(self) -> None:
@@ -45,9 +46,11 @@ class Kept:
             else:
                 self.values[...] = values
             self._array = self._kind = None
+            self._frees_unheld = False
             return self.values
         self._array, self._pool = storage.exchange(memory, self._array if self._kind == kind else None)
         self._kind = kind
+        self._frees_unheld = memory.frees_unheld and storage.pool is not None
         self.values = values
         return values
 
@@ -68,4 +71,5 @@ class Kept:
         """Return to its pool what was borrowed: nobody reads it any more."""
         if self._pool is not None:
             self._pool.give_back(self._array)
+        if self._pool is not None or self._frees_unheld:
             self.values = self._array = self._pool = self._kind = None

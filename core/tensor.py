@@ -36,12 +36,14 @@ class Memory(ABC):
 
     rounds: values have fewer bits there, all as one 16-bit type has them. Copies are made of others then where there
     are any, but for memories that round too: the bits are the same, and half as many. has_addresses: its arrays are
-    plain ones on a GPU, `array.data.ptr` is where.
+    plain ones on a GPU, `array.data.ptr` is where. frees_unheld: what an array takes is free for others once nobody
+    holds it, so that of values which die nobody may keep a view.
     """
 
     name: str
     rounds: bool = False
     has_addresses: bool = False
+    frees_unheld: bool = False
 
     @abstractmethod
     def allocate(self, count: int, dtype: DTypeLike) -> Any:
@@ -65,6 +67,13 @@ class Memory(ABC):
     @abstractmethod
     def to_host(self, storage: Any, host: NDArray[Any]) -> None:
         """Copy the values of `storage` into the flat array `host`."""
+
+    def mark(self) -> Callable[[], bool]:
+        """Return what says, without waiting, whether all that was begun there so far is done.
+
+        By default it is: what the host computes is done when it goes on.
+        """
+        return lambda: True
 
     def take(self, source: Memory, values: Any, storage: Any) -> bool:
         """Copy `values`, which are those of memory `source`, into `storage`, and return whether that can be done.
@@ -378,8 +387,10 @@ class Tensor:
         self._forget_view()  # it would keep the memory that the values have left
 
     def _make_view(self, memory: Memory, array: Any) -> Any:
-        """Return the storage's array in this shape, and keep it, unless it costs nothing and another is kept."""
+        """Return the storage's array in this shape, and keep it, unless others want memory, or it costs nothing."""
         view = memory.view(array, self.shape)
+        if memory.frees_unheld and self.storage.pool is not None and memory is not self.storage.home:
+            return view
         if view is not array or self._memory is None or self._memory is memory:
             self._memory, self._array, self._view = memory, array, view
         return view

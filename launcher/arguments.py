@@ -114,6 +114,20 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_promise_options(parser: argparse.ArgumentParser) -> None:
+    """Add --strict-float32 and --deterministic: what the engine keeps to (core/engines/engine.py, Promises)."""
+    parser.add_argument(
+        "--strict-float32",
+        action="store_true",
+        help="GPUs: multiply float32 values as such, not rounded to TF32; as the solver file says by default",
+    )
+    parser.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="GPUs: the same bits in each run, at some cost of speed; as the solver file says by default",
+    )
+
+
 def add_gpu_option(parser: argparse.ArgumentParser) -> None:
     """Add --gpu: on which GPUs the ranks of each host compute."""
     parser.add_argument(
@@ -130,6 +144,15 @@ def add_fuse_option(parser: argparse.ArgumentParser) -> None:
         "--no-fuse",
         action="store_true",
         help="run each layer by itself, also where two at one go are faster",
+    )
+
+
+def add_graph_option(parser: argparse.ArgumentParser) -> None:
+    """Add --no-graph, against iterations in one launch (core/solver/captured_iteration.py)."""
+    parser.add_argument(
+        "--no-graph",
+        action="store_true",
+        help="GPUs: launch each layer of each iteration, also where one CUDA graph can have all of them",
     )
 
 
@@ -152,7 +175,8 @@ def add_communicator_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--communicator",
         help="how ranks exchange gradients: single, mpi, window (common memory of one host), hierarchical (inside"
-        " each host, then between them) or nccl (between GPUs); what fits where the ranks are by default",
+        " each host, then between them), nccl (between GPUs) or nccl-hierarchical (nccl inside each host, mpi between"
+        " them); what fits where the ranks are by default",
     )
 
 

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,13 +19,12 @@ from dtrain.core.errors import UserError
 from dtrain.data.errors import DataError
 from dtrain.dist.activity import Activity
 from dtrain.dist.communicator import Communicator
-from dtrain.dist.create import create_communicator, join_gpus
+from dtrain.dist.create import BUILT_FOR_GPUS, create_communicator, join_gpus
 from dtrain.dist.ending import failure_line
 from dtrain.dist.errors import EXIT_BUG, AgreedFailure, LaunchError, exit_code_of
 from dtrain.dist.failure import end_job_on_failure, place_of
-from dtrain.dist.guard import together
+from dtrain.dist.guard import merge_texts, together
 from dtrain.dist.launch_environment import launched_rank
-from dtrain.dist.nccl import NcclCommunicator
 from dtrain.dist.supervisor import watched
 from dtrain.dist.topology import topology_from_hosts
 from dtrain.launcher.console import Console
@@ -68,6 +67,16 @@ class Job:
         Collective. Raises UserError or DataError on a job of one rank, AgreedFailure on one of several.
         """
         return together(self.communicator, action, (UserError, DataError))
+
+    def warn(self, notes: Sequence[str]) -> None:
+        """Log the warnings that the ranks have, on rank 0: each once, with the ranks that have it unless all do.
+        Collective.
+        """
+        topology = self.communicator.topology
+        texts = [text.decode() for text in self.communicator.all_gather_bytes("\n".join(notes).encode())]
+        if self.is_first:
+            for line in merge_texts(topology, {rank: text for rank, text in enumerate(texts) if text}):
+                log.warning(line)
 
     def take_gpu(self, request: GpuRequest) -> None:
         """Choose what the ranks compute on; with GPUs, let their gradients travel by NCCL if that can be. Collective.
@@ -125,7 +134,7 @@ def open_job(communicator_name: str | None, timeout_s: float | None = None) -> I
     if watcher and timeout_s is not None:
         watcher.mirror.write_timeout(timeout_s)
     # NCCL's stands upon another one, and comes when each rank has its GPU.
-    host_name = None if communicator_name == NcclCommunicator.name else communicator_name
+    host_name = None if communicator_name in BUILT_FOR_GPUS else communicator_name
     communicator = create_communicator(host_name, os.environ)
     communicator.activity.show_in(watcher.mirror if watcher else None)
     job = Job(communicator, console, communicator.activity, communicator_name)

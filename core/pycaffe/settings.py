@@ -6,7 +6,7 @@ import os
 import socket
 
 from dtrain.core.caffe_state import STATE
-from dtrain.core.engines import Engine, create_engine
+from dtrain.core.engines import Engine, Promises, create_engine
 from dtrain.core.engines.cupy.devices import count_devices, find_nccl, use_device
 from dtrain.core.errors import UserError
 from dtrain.core.layers import LAYERS
@@ -59,13 +59,14 @@ def set_device(device: int) -> None:
     STATE.device = device
 
 
-def engine_of_mode(precision: str = "FLOAT32") -> Engine:
+def engine_of_mode(precision: str = "FLOAT32", promises: Promises | None = None) -> Engine:
     """Return a new engine for this thread's mode and GPU. Raises UserError as create_engine does."""
+    promises = promises or Promises()
     if not STATE.is_mode_gpu:
-        return create_engine(precision=precision)
+        return create_engine(precision=precision, promises=promises)
     assert STATE.device is not None, "set_mode_gpu sets it"
     use_device(STATE.device)
-    engine = create_engine(precision=precision, on_gpu=True)
+    engine = create_engine(precision=precision, on_gpu=True, promises=promises)
     STATE.gpu_memory = engine.memory
     return engine
 

@@ -46,7 +46,7 @@ class Solver:
             communicator = join_gpus(communicator, STATE.device)
         if recipe.solver.random_seed < 0 and STATE.has_seed:
             recipe.solver.random_seed = STATE.next_seed()
-        engine = engine_of_mode(recipe.precision)
+        engine = engine_of_mode(recipe.precision, recipe.promises)
         self._core = CoreSolver(recipe, engine=engine, communicator=communicator)
         log_notes_of_scripts(recipe)
         if recipe.weights:

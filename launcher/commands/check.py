@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from dtrain.core.engines import GPU_ENGINES, Engine, create_engine
+from dtrain.core.engines import GPU_ENGINES, Engine
 from dtrain.core.errors import Problems, UserError
 from dtrain.core.graph.net_recipe import NetRecipe, read_net
 from dtrain.core.net.building import build_net
 from dtrain.core.net.net import Net
 from dtrain.core.prototxt import read_text
 from dtrain.core.prototxt.tokens import Kind, tokenize
-from dtrain.core.solver.recipe import read_precision, read_recipe
+from dtrain.core.solver.recipe import promises_of, read_precision, read_recipe
 from dtrain.core.solver.solver import Solver
 from dtrain.data.sampler import Shard
-from dtrain.dist.nccl import NcclCommunicator
+from dtrain.dist.create import BUILT_FOR_GPUS
 from dtrain.launcher.arguments import (
     add_communicator_option,
     add_gpu_option,
@@ -23,8 +24,10 @@ from dtrain.launcher.arguments import (
     add_state_options,
     split_list,
 )
+from dtrain.launcher.engine_choice import take_engine
 from dtrain.launcher.gpus import gpu_request
 from dtrain.launcher.job import Job, open_job
+from dtrain.launcher.memory_check import make_memory_check
 from dtrain.launcher.net_report import net_report
 from dtrain.launcher.simulation.answer import answer_lines
 from dtrain.launcher.simulation.memory_report import training_lines
@@ -63,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
         document = job.together(lambda: None if is_net else read_text(args.file, caffe_pb2.SolverParameter))
         if question is None:
             job.take_gpu(gpu_request(args, document))
-        engine = job.together(lambda: create_engine(args.engine, precision, on_gpu=job.on_gpu))
+        solver = document.message if document else caffe_pb2.SolverParameter()
+        engine = take_engine(job, args.engine, precision, promises_of(solver))
         if question is not None:
             lines = answer_lines(job, question, args, engine, is_net)
         else:
@@ -78,7 +82,7 @@ def refuse_gpus(args: argparse.Namespace) -> None:
     """Raise UserError for options that ask for GPUs beside --simulate, which measures on a CPU."""
     named = {"--gpu": args.gpu, "--engine": args.engine, "--communicator": args.communicator}
     for option, value in named.items():
-        if value is not None and (option == "--gpu" or value in (*GPU_ENGINES, NcclCommunicator.name)):
+        if value is not None and (option == "--gpu" or value in (*GPU_ENGINES, *BUILT_FOR_GPUS)):
             raise UserError(
                 f"--simulate: it measures on a CPU, got {option} {value}; leave that out, and give --flops or"
                 " --compute for a GPU"
@@ -116,6 +120,7 @@ def solver_lines(job: Job, args: argparse.Namespace, engine: Engine) -> list[str
     for net in [solver.net, *solver.test_nets]:
         lines += net_report(net)
         lines += memory_of(net, solver.param, args) if job.is_first else []
+    check_memory(job, [solver.net, *solver.test_nets], solver.param)
     solver.close()
     return lines
 
@@ -148,12 +153,17 @@ def net_lines(job: Job, args: argparse.Namespace, engine: Engine) -> list[str]:
 
 def memory_of(net: Net, solver: caffe_pb2.SolverParameter, args: argparse.Namespace) -> list[str]:
     """Return the lines on what training `net` takes on a rank, if it is a net to train; it trains no more then."""
-    if net.context.engine.name in GPU_ENGINES:
-        return ["  memory of a rank in training: predicted for CPUs alone so far"] * (
-            net.phase == caffe_pb2.TRAIN
-        )
     solver.dtrain_param.recompute |= args.recompute
     return training_lines(net, solver)
+
+
+def check_memory(job: Job, nets: Sequence[Net], solver: caffe_pb2.SolverParameter) -> None:
+    """Say whether training fits the ranks' GPUs, if they compute on some. Collective; raises as job.together does."""
+    if job.on_gpu:
+        for net in nets:
+            net.fuse()
+    memory, recomputes = make_memory_check(job.on_gpu), solver.dtrain_param.recompute
+    job.warn(job.together(lambda: memory.check(nets, recomputes, captures=True)))
 
 
 def build_phases(args: argparse.Namespace, engine: Engine, shard: Shard) -> dict[str, Net]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
-from dtrain.core.engines import create_engine
+from dtrain.core.engines import GPU_ENGINES, Engine, create_engine
+from dtrain.core.engines.outline import create_outline
 from dtrain.core.errors import UserError
 from dtrain.core.graph.net_recipe import NetRecipe, read_net
 from dtrain.core.net.building import build_net
@@ -39,16 +40,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build the net on this process alone and print its table; for a net that learns, what training it takes."""
+    """Build the net on this process alone and print its table; for a net that learns, what training it takes.
+
+    With an engine for GPUs that is of a GPU's memory, and there need not be one.
+    """
     open_console(os.environ)
     warn_of_made_up(args.synthetic)
     solver, recipe = read(args)
-    engine = create_engine(args.engine, caffe_pb2.Precision.Name(solver.dtrain_param.precision))
+    engine = make_engine(args.engine, caffe_pb2.Precision.Name(solver.dtrain_param.precision))
     net = build_net(make_up(recipe, args.synthetic), engine, Shard(0, 1))
     title = f'{args.phase} net "{net.name}" ({net.recipe.document.path}), engine {engine.name}'
     print("\n".join([title, *net_summary(net), *training_lines(net, solver)]))
     net.close()
     return 0
+
+
+def make_engine(name: str | None, precision: str) -> Engine:
+    """Return the engine called `name`, in outline where it is one for GPUs; by default the fastest for CPUs."""
+    return create_outline(name, precision) if name in GPU_ENGINES else create_engine(name, precision)
 
 
 def read(args: argparse.Namespace) -> tuple[caffe_pb2.SolverParameter, NetRecipe]:

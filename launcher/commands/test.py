@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dtrain.core.engines import create_engine
+from dtrain.core.engines import Engine
 from dtrain.core.graph.net_recipe import read_net
 from dtrain.core.net.building import build_net
 from dtrain.core.net.net import Net
@@ -26,13 +26,16 @@ from dtrain.launcher.arguments import (
     add_engine_options,
     add_fuse_option,
     add_gpu_option,
+    add_promise_options,
     add_state_options,
     chosen_precision,
     split_list,
     whole_number,
 )
+from dtrain.launcher.engine_choice import asked_promises, take_engine
 from dtrain.launcher.gpus import gpu_request
 from dtrain.launcher.job import Job, open_job
+from dtrain.launcher.memory_check import make_memory_check
 from dtrain.launcher.synthetic import add_synthetic_option, make_up, warn_of_made_up
 from dtrain.proto import caffe_pb2
 
@@ -48,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--iterations", type=whole_number, default=50, help="number of batches (default: 50)")
     add_state_options(parser)
     add_engine_options(parser)
+    add_promise_options(parser)
     add_gpu_option(parser)
     add_communicator_option(parser)
     add_fuse_option(parser)
@@ -59,22 +63,24 @@ def run(args: argparse.Namespace) -> int:
     with open_job(args.communicator) as job:
         warn_of_made_up(args.synthetic, job.is_first)
         job.take_gpu(gpu_request(args))
-        net = job.together(lambda: make_net(args, job))
-        log.info("Running for %d iterations.", args.iterations)
-        job.activity.doing = "testing"
-        scores, loss = run_test_pass(net, args.iterations, job.communicator, batch_logger(net))
+        engine = take_engine(job, args.engine, chosen_precision(args) or "FLOAT32", asked_promises(args))
+        memory = make_memory_check(job.on_gpu)
+        with memory.named():
+            net = job.together(lambda: make_net(args, job, engine))
+            job.warn(job.together(lambda: memory.check([net], shares=False)))
+            log.info("Running for %d iterations.", args.iterations)
+            job.activity.doing = "testing"
+            scores, loss = run_test_pass(net, args.iterations, job.communicator, batch_logger(net))
         for line in mean_lines(scores, loss):
             log.info(line)
         net.close()
     return 0
 
 
-def make_net(args: argparse.Namespace, job: Job) -> Net:
+def make_net(args: argparse.Namespace, job: Job, engine: Engine) -> Net:
     """Build the TEST net with its weights."""
     recipe = read_net(args.model, caffe_pb2.TEST, level=args.level or 0, stages=split_list(args.stage))
     shard = Shard(job.communicator.rank, job.communicator.world_size)
-    precision = chosen_precision(args) or "FLOAT32"
-    engine = create_engine(args.engine, precision, on_gpu=job.on_gpu)
     net = build_net(make_up(recipe, args.synthetic), engine, shard)
     if not args.no_fuse:
         net.fuse()

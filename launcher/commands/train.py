@@ -9,7 +9,6 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from dtrain.core.engines import create_engine
 from dtrain.core.errors import UserError
 from dtrain.core.net.memory_sharing import share_memory
 from dtrain.core.solver.global_batch import with_global_batch
@@ -21,6 +20,8 @@ from dtrain.launcher.arguments import (
     add_engine_options,
     add_fuse_option,
     add_gpu_option,
+    add_graph_option,
+    add_promise_options,
     add_recompute_option,
     add_state_options,
     chosen_precision,
@@ -28,8 +29,10 @@ from dtrain.launcher.arguments import (
     split_list,
     whole_number,
 )
+from dtrain.launcher.engine_choice import enter_promises, take_engine
 from dtrain.launcher.gpus import gpu_request
-from dtrain.launcher.job import open_job
+from dtrain.launcher.job import Job, open_job
+from dtrain.launcher.memory_check import MemoryCheck, make_memory_check
 from dtrain.launcher.progress import ProgressObserver
 from dtrain.launcher.signals import EFFECTS, signal_effects, signals_handled
 from dtrain.launcher.synthetic import (
@@ -75,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_batch_options(parser)
     add_fuse_option(parser)
+    add_graph_option(parser)
     parser.add_argument(
         "--keep-blobs",
         action="store_true",
@@ -83,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recompute_option(parser)
     add_state_options(parser)
     add_engine_options(parser)
+    add_promise_options(parser)
     add_gpu_option(parser)
     add_communicator_option(parser)
     add_synthetic_option(parser)
@@ -112,27 +117,38 @@ def run(args: argparse.Namespace) -> int:
         warn_of_made_up(args.synthetic, job.is_first)
         hint_at_made_up(recipe, args.synthetic, job.is_first)
         job.take_gpu(gpu_request(args, recipe.document))
-        engine = job.together(lambda: create_engine(args.engine, recipe.precision, on_gpu=job.on_gpu))
+        engine = take_engine(job, args.engine, recipe.precision, recipe.promises)
         log.info("Using %s; ranks: %d", engine.describe(), job.communicator.world_size)
         log.info("Communicator: %s (%s)", job.communicator.name, job.communicator.reason)
-        solver = Solver(
-            recipe,
-            engine=engine,
-            communicator=job.communicator,
-            observers=[ProgressObserver(job.console)],
-            activity=job.activity,
-        )
-        solver.updater.shows_changes = solver.param.snapshot_diff
-        if not args.no_fuse:
-            solver.fuse()
-        if not args.keep_blobs:
-            recomputes = args.recompute or solver.param.dtrain_param.recompute
-            share_memory([solver.net, *solver.test_nets], recomputes)
-        set_start(solver, args)
-        with signals_handled(solver, signal_effects(args.sigint_effect, args.sighup_effect)):
-            solver.solve()
-        solver.close()
+        memory = make_memory_check(job.on_gpu)
+        with memory.named():
+            solver = Solver(
+                recipe,
+                engine=engine,
+                communicator=job.communicator,
+                observers=[ProgressObserver(job.console)],
+                activity=job.activity,
+            )
+            set_up(solver, args, job, memory)
+            set_start(solver, args)
+            with signals_handled(solver, signal_effects(args.sigint_effect, args.sighup_effect)):
+                solver.solve()
+            solver.close()
         return exit_code(solver, job.is_first)
+
+
+def set_up(solver: Solver, args: argparse.Namespace, job: Job, memory: MemoryCheck) -> None:
+    """Let the nets run as a run has them that nobody looks into, if they fit. Collective; raises as `together`."""
+    solver.updater.shows_changes = solver.param.snapshot_diff
+    if not args.no_fuse:
+        solver.fuse()
+    nets, shares = [solver.net, *solver.test_nets], not args.keep_blobs
+    recomputes = shares and (args.recompute or solver.param.dtrain_param.recompute)
+    job.warn(job.together(lambda: memory.check(nets, recomputes, shares, not args.no_graph)))
+    if shares:
+        share_memory(nets, recomputes)
+    if not args.no_graph:
+        solver.capture()
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -154,6 +170,7 @@ def chosen_recipe(args: argparse.Namespace, world_size: int) -> Recipe:
         lr_scaling=scaling,
         precision=chosen_precision(args),
     )
+    enter_promises(args, recipe.solver)
     recipe = make_up_all(recipe, args.synthetic)
     if args.global_batch is None:
         return recipe

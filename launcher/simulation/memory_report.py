@@ -5,19 +5,24 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 
+from dtrain.core.engines import GPU_ENGINES
 from dtrain.core.net.net import Net
+from dtrain.launcher.simulation.device_memory import device_memory_lines
 from dtrain.launcher.simulation.memory import count_training
 from dtrain.launcher.table import WIDTH
 from dtrain.proto import caffe_pb2
 
 
 def training_lines(net: Net, solver: caffe_pb2.SolverParameter) -> list[str]:
-    """Return the lines on what a rank takes that trains `net` by `solver`; none for a net without a loss.
+    """Return the lines on what a rank takes that trains `net` by `solver`, of its GPU if it computes on one; none for
+    a net without a loss.
 
     The net's layers run as one afterwards where they can, as in training.
     """
     if net.phase != caffe_pb2.TRAIN or not any(any(weights) for weights in net.loss_weights):
         return []
+    if net.context.engine.name in GPU_ENGINES:
+        return [*device_memory_lines(net, solver), *fusion_lines(net)]
     return [*memory_lines(count_training(net, solver), solver), *fusion_lines(net)]
 
 

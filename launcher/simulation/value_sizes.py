@@ -1,55 +1,56 @@
-"""How many bytes the values of a net's blobs take in the layouts that the engine has planned for them.
+"""How many bytes the values of a net's blobs take in the forms that their engine has for them.
 
-net ──> here ──> planned pool (memory_plan.py)
+net ──> forms (value_forms.py) ──> here ──> planned pool (memory_plan.py)
 
-What a convolution reads and gives has the layout that it was made for, filled up with zeros where that has blocks,
-and in bf16 if it computes so. Operations that take values as they come pass that on, gradients go back the same way,
-and all else reads and writes plain float32. Who reads another form than what is there makes a copy that lives on.
+On oneDNN these are the layouts that it has planned, filled up with zeros where they have blocks, and in bf16 if it
+computes so; on cuDNN 16 bits with channels last if it computes so, else all is plain.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from dtrain.core.blob import Blob
-from dtrain.core.engines.engine import Step, operations_of
 from dtrain.core.engines.onednn.by_layout import ByLayout
 from dtrain.core.engines.onednn.concat import Concat
 from dtrain.core.engines.onednn.convolution import Convolution
 from dtrain.core.engines.onednn.eltwise import EltwiseInLayout, EltwiseSum
-from dtrain.core.engines.onednn.fused import FusedWeighted
 from dtrain.core.engines.onednn.inner_product import InnerProductInBF16
 from dtrain.core.engines.onednn.layout_names import layout_name
 from dtrain.core.engines.onednn.layouts import Layout
+from dtrain.core.engines.outline import Outlined
 from dtrain.core.net.net import Net
-from dtrain.core.net.steps import find_steps
-from dtrain.core.tensor import Memory, Tensor
+from dtrain.core.tensor import Memory
+from dtrain.launcher.simulation.value_forms import PLAIN, FindWay, Form, Forms, Kind, Use, Way
 
 CONVOLUTIONS = frozenset({"Convolution", "Deconvolution", "ConvolutionDepthwise", "DepthwiseConvolution"})
-_FOLLOWERS = ByLayout, Concat, EltwiseInLayout, EltwiseSum  # they take values as they come
+
+_ROWS_IN_BF16 = Form("rows bf16", 2.0, is_rounded=True, is_of_plain=True)  # what an inner product reads
+_HALF = Form("channels last", 2.0, is_rounded=True)
+_HALF_ROWS = Form("rows in 16 bits", 2.0, is_rounded=True)
+_OTHER = Way(Kind.OTHER)
+
+_CUDNN = "dtrain.core.engines.cudnn."
+# What the engine cudnn does in 16 bits, by names: a CPU need not wait for its modules.
+_ON_CUDNN = {
+    "Convolution": Kind.FIXED,
+    "InnerProduct": Kind.ROWS,
+    **dict.fromkeys(("Concat", "EltwiseSum", "FusedSum"), Kind.SUMS),
+    **dict.fromkeys(("Activation", "BatchNorm", "FusedBatchNorm", "LRN", "Pooling"), Kind.FOLLOWS),
+}
 
 
-class Form(NamedTuple):
-    """A layout's name, and what a value takes there, with its share of what fills it up. is_rounded: it is bf16."""
+def storage_bytes(net: Net, least: bool = False) -> dict[int, int]:
+    """Return the bytes of each storage of a blob's data or diff, by its id, with all copies of its values.
 
-    name: str
-    bytes_per_value: float
-    is_rounded: bool = False
-
-
-PLAIN = Form("plain", 4.0)
-_ROWS_IN_BF16 = Form("rows bf16", 2.0, is_rounded=True)  # what an inner product reads
-
-
-def storage_bytes(net: Net) -> dict[int, int]:
-    """Return the bytes of each storage of a blob's data or diff, by its id, with all copies of its values."""
-    forms = _find_forms(net)
+    least: with the smallest copy alone.
+    """
+    copies = _find_forms(net).copies
     found: dict[int, int] = {}
     for blob in net.blobs.values():
         for storage in (blob.data_tensor.storage, blob.diff_tensor.storage):
-            size = sum(form.bytes_per_value for form in forms.copies.get(id(storage), {PLAIN}))
+            sizes = [form.bytes_per_value for form in copies.get(id(storage), {PLAIN})]
+            size = min(sizes) if least else sum(sizes)
             found[id(storage)] = math.ceil(
                 storage.capacity * storage.dtype.itemsize * size / PLAIN.bytes_per_value
             )
@@ -57,115 +58,54 @@ def storage_bytes(net: Net) -> dict[int, int]:
 
 
 def rounded_blobs(net: Net) -> frozenset[str]:
-    """Return the blobs whose data are bf16 where a layer has written them."""
+    """Return the blobs whose data have 16 bits where a layer has written them."""
     written = _find_forms(net).written
     return frozenset(
         name for name, blob in net.blobs.items() if written.get(id(blob.data_tensor), PLAIN).is_rounded
     )
 
 
-def _find_forms(net: Net) -> _Forms:
-    forms = _Forms()
-    uses = [
-        use for step in find_steps(net.layers, net.bottoms, net.tops, net.groups) for use in _uses_of(step)
-    ]
-    for use in uses:
-        forms.run_forward(use)
-    for use in reversed(uses):
-        forms.run_backward(use)
-    return forms
+def _find_forms(net: Net) -> Forms:
+    return Forms(net, _way_of(net))
 
 
-class _Use(NamedTuple):
-    """One operation, or None for what a layer computes on arrays itself, and its blobs."""
-
-    operation: Any
-    bottoms: Sequence[Blob]
-    tops: Sequence[Blob]
-
-
-def _uses_of(step: Step) -> Iterator[_Use]:
-    found = [
-        operation.operation if isinstance(operation, FusedWeighted) else operation
-        for operation in operations_of(step.runs)
-    ]
-    if len(found) == len(step.bottoms) == len(step.tops):
-        for operation, bottom, top in zip(found, step.bottoms, step.tops, strict=True):
-            yield _Use(operation, [bottom], [top])
-    else:
-        yield _Use(found[0] if len(found) == 1 else None, step.bottoms, step.tops)
+def _way_of(net: Net) -> FindWay:
+    engine = net.context.engine
+    if engine.name == "onednn":
+        return _way_on_onednn
+    if engine.name == "cudnn" and engine.precision != "FLOAT32":
+        return _way_on_cudnn
+    return lambda use: _OTHER
 
 
-class _Forms:
-    """The forms of values, found by going through a net as a pass does.
+def _way_on_onednn(use: Use) -> Way:
+    operation = use.operation
+    if isinstance(operation, Convolution):
+        return Way(Kind.FIXED, _form(operation.x_memory), _form(operation.y_memory))
+    if isinstance(operation, InnerProductInBF16):
+        return Way(Kind.ROWS, _ROWS_IN_BF16, _ROWS_IN_BF16)
+    if isinstance(operation, EltwiseSum):
+        return Way(Kind.SUMS)
+    if isinstance(operation, EltwiseInLayout):
+        return Way(Kind.FOLLOWS, takes_rounded=False)  # numpy has no bf16
+    return Way(Kind.FOLLOWS) if isinstance(operation, ByLayout | Concat) else _OTHER
 
-    copies: of each storage, by id, all forms in which its values are there. written: the form in which each tensor,
-    by id, was written last.
-    """
 
-    def __init__(self) -> None:
-        self.copies: dict[int, set[Form]] = {}
-        self.written: dict[int, Form] = {}
+def _way_on_cudnn(use: Use) -> Way:
+    kind = _ON_CUDNN.get(_name_on_cudnn(use.operation))
+    if kind is None:
+        return _OTHER
+    is_one_place = math.prod(use.bottoms[0].shape[2:]) == 1  # then rows are what channels last are
+    reads = _HALF_ROWS if kind is Kind.ROWS and not is_one_place else _HALF
+    return Way(kind, reads, _HALF)
 
-    def run_forward(self, use: _Use) -> None:
-        """Note what reads the data of bottoms, and writes those of tops."""
-        bottoms, tops = _data(use.bottoms), _data(use.tops)
-        operation = use.operation
-        if isinstance(operation, Convolution):
-            reads, writes = _form(operation.x_memory), _form(operation.y_memory)
-            self._read(bottoms[:1], reads)
-            self._read(bottoms[1:], writes)
-            self._write(tops, writes)
-        elif isinstance(operation, InnerProductInBF16):
-            self._read(bottoms, _ROWS_IN_BF16)
-            self._write(tops, PLAIN)
-        else:
-            form = self._form_of_first(bottoms) if isinstance(operation, _FOLLOWERS) else PLAIN
-            if isinstance(operation, EltwiseInLayout) and form.is_rounded:  # numpy has no bf16
-                form = PLAIN
-            self._read(bottoms, form)
-            self._write(tops, form)
 
-    def run_backward(self, use: _Use) -> None:
-        """Note what reads the diffs of tops, and writes those of bottoms."""
-        bottoms, tops = _diffs(use.bottoms), _diffs(use.tops)
-        operation = use.operation
-        if isinstance(operation, Convolution):
-            self._read(tops, _form(operation.y_memory))
-            self._write(bottoms[:1], _form(operation.x_memory))
-            self._write(bottoms[1:], _form(operation.y_memory))
-        elif isinstance(operation, InnerProductInBF16):
-            self._read(tops, PLAIN)
-            self._read(tops, _ROWS_IN_BF16)
-            self._write(bottoms, PLAIN)
-        elif isinstance(operation, EltwiseSum):  # where the gradient comes from, as Split's does
-            form = self._form_of_first(tops)
-            self._read(tops, form)
-            self._write(bottoms, form)
-        elif isinstance(operation, _FOLLOWERS):
-            for diff, data in zip(bottoms, _data(use.bottoms), strict=True):
-                form = self.written.get(id(data), PLAIN)
-                self._read(tops, form if len(bottoms) == 1 else self._form_of_first(tops))
-                self._write([diff], form)
-        else:
-            self._read(tops, PLAIN)
-            self._write(bottoms, PLAIN)
-
-    def _form_of_first(self, tensors: Iterable[Tensor]) -> Form:
-        forms = (self.written.get(id(tensor), PLAIN) for tensor in tensors)
-        return next((form for form in forms if form is not PLAIN), PLAIN)
-
-    def _read(self, tensors: Iterable[Tensor], form: Form) -> None:
-        for tensor in tensors:
-            there = self.copies.setdefault(id(tensor.storage), set())
-            there.add(form)
-            if _ROWS_IN_BF16 in there:  # of a shape of its own: made of plain values
-                there.add(PLAIN)
-
-    def _write(self, tensors: Iterable[Tensor], form: Form) -> None:
-        for tensor in tensors:
-            self.copies.setdefault(id(tensor.storage), set()).add(form)
-            self.written[id(tensor)] = form
+def _name_on_cudnn(operation: Any) -> str:
+    """Return the name of the class of the engine cudnn that carries the operation out, or would; "": of another."""
+    if isinstance(operation, Outlined):
+        return operation.name
+    kind = type(operation)
+    return kind.__name__ if kind.__module__.startswith(_CUDNN) else ""
 
 
 def _form(memory: Memory) -> Form:
@@ -174,11 +114,3 @@ def _form(memory: Memory) -> Form:
         return PLAIN
     size = memory.descriptor.num_bytes / math.prod(memory.shape)
     return Form(layout_name(memory), size, memory.rounds)
-
-
-def _data(blobs: Iterable[Blob]) -> list[Tensor]:
-    return [blob.data_tensor for blob in blobs]
-
-
-def _diffs(blobs: Iterable[Blob]) -> list[Tensor]:
-    return [blob.diff_tensor for blob in blobs]

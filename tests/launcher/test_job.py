@@ -10,6 +10,7 @@ import pytest
 from dtrain.core.errors import UserError
 from dtrain.dist import nccl
 from dtrain.dist.communicator import Communicator
+from dtrain.dist.create import BUILT_FOR_GPUS
 from dtrain.dist.errors import AgreedFailure, LaunchError
 from dtrain.dist.threads import run_ranks
 from dtrain.launcher.console import Console
@@ -122,9 +123,21 @@ def test_take_gpu_that_can_not_be_ends_all_ranks_as_a_users_mistake(
     run_ranks(2, body, hosts=["a", "a"])
 
 
-def test_open_job_by_nccl_on_no_gpu_is_a_users_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_warn_says_each_sentence_once_with_the_ranks_that_have_it(caplog: pytest.LogCaptureFixture) -> None:
+    def body(host: Communicator) -> None:
+        job = Job(host, Console(io.StringIO()), host.activity)
+        job.warn([])
+        job.warn(["all have it", *["some have it"] * (host.rank != 1)])
+
+    with caplog.at_level(logging.WARNING):
+        run_ranks(3, body, hosts=["a", "b", "b"])
+    assert caplog.messages == ["all have it", "rank 0 (a), rank 2 (b): some have it"]
+
+
+@pytest.mark.parametrize("name", BUILT_FOR_GPUS)
+def test_open_job_by_nccl_on_no_gpu_is_a_users_mistake(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     play_cupy(monkeypatch, 0)
-    with pytest.raises(LaunchError, match="^nccl: each rank must compute on a GPU"), open_job("nccl") as job:
+    with pytest.raises(LaunchError, match="^nccl: each rank must compute on a GPU"), open_job(name) as job:
         job.take_gpu(GpuRequest())
 
 

@@ -34,12 +34,15 @@ train (collective)
   --global-batch
   --lr-scaling of none linear sqrt
   --no-fuse = False
+  --no-graph = False
   --keep-blobs = False
   --recompute = False
   --level
   --stage
   --engine
-  --precision of float32 bf16
+  --precision of float32 bf16 float16
+  --strict-float32 = False
+  --deterministic = False
   --gpu
   --communicator
   --synthetic
@@ -50,7 +53,9 @@ test (collective)
   --level
   --stage
   --engine
-  --precision of float32 bf16
+  --precision of float32 bf16 float16
+  --strict-float32 = False
+  --deterministic = False
   --gpu
   --communicator
   --no-fuse = False
@@ -62,7 +67,9 @@ time
   --level
   --stage
   --engine
-  --precision of float32 bf16
+  --precision of float32 bf16 float16
+  --strict-float32 = False
+  --deterministic = False
   --gpu
   --no-fuse = False
   --recompute = False
@@ -73,7 +80,7 @@ summary
   --level
   --stage
   --engine
-  --precision of float32 bf16
+  --precision of float32 bf16 float16
   --recompute = False
   --synthetic
 check (collective)

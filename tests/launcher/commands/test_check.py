@@ -92,6 +92,9 @@ def test_check_of_a_solver_with_a_gpu_builds_its_nets_there(
     assert main(["check", "solver.prototxt", "--gpu", "1", "--engine", "cupy"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("1 rank, engine cupy: cupy played, GPU 1 (Played 1)")
+    assert [line for line in lines if "memory of a rank" in line] == [
+        "  memory of a rank's GPU in training (SGD): 600.0 MB"  # of a net of a few values
+    ]
     assert lines[-1] == "ok"
 
 
@@ -106,7 +109,12 @@ def test_check_of_a_solver_whose_device_id_is_no_gpu_says_where(
 
 
 @pytest.mark.parametrize(
-    "option", [["--gpu", "0"], ["--engine", "cudnn"], ["--engine", "cupy"], ["--communicator", "nccl"]]
+    "option",
+    [
+        ["--gpu", "0"],
+        *(["--engine", engine] for engine in ("cudnn", "cupy")),
+        *(["--communicator", name] for name in ("nccl", "nccl-hierarchical")),
+    ],
 )
 def test_check_simulate_with_gpus_is_a_sentence(
     run_folder: Path, capsys: pytest.CaptureFixture[str], option: list[str]

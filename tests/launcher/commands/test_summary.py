@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dtrain.launcher.main import main
+from tests.launcher.simulation.nets import DATA, dims, inner_product, loss
 
 TABLE = [
     "  layer  type           tops      params  mult-adds  blobs MB",
@@ -30,6 +31,26 @@ def test_summary_of_a_solver_or_net_prints_its_train_net_and_memory(
     assert lines[0] == 'TRAIN net "tiny" (net.prototxt), engine reference'
     assert lines[1:7] == TABLE
     assert lines[7].startswith(f"  memory of a rank in training ({solver}): ")
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "workspace"),
+    [("cudnn", "float32", True), ("cudnn", "bf16", True), ("cupy", "float32", False)],
+)
+def test_summary_by_an_engine_for_gpus_is_of_a_gpus_memory_and_needs_none(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], engine: str, precision: str, workspace: bool
+) -> None:
+    net = DATA.format(data=dims(4, 1, 5, 5), target=dims(4, 2))
+    net += 'layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param {'
+    net += " num_output: 2 kernel_size: 3 } }" + inner_product("ip", "conv", 2) + loss("ip")
+    (run_folder / "net.prototxt").write_text(f'name: "tiny"\n{net}')
+    assert main(["summary", "solver.prototxt", "--engine", engine, "--precision", precision]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f'TRAIN net "tiny" (net.prototxt), engine {engine}'
+    (title,) = [line for line in lines if "memory of a rank" in line]
+    assert title.startswith("  memory of a rank's GPU in training (SGD): 600.0 MB")
+    assert title.endswith(", and a workspace of up to 1,073.7") == workspace
+    assert lines[-1].endswith(" MB of it for each image of 4") or "run as one" in lines[-1]
 
 
 def test_summary_in_test_has_no_memory_of_training(

@@ -13,11 +13,13 @@ from dtrain.core.net.net import Net
 from dtrain.launcher.simulation.memory_plan import (
     kept_bytes,
     kept_storages,
+    plan_least,
     plan_operations,
     plan_pool,
     plan_scratch,
     plan_temporary,
     rounded_weight_bytes,
+    written_storages,
 )
 from tests.core.net_builder import TEST, make_net
 from tests.launcher.simulation.nets import DATA, dims, inner_product, loss
@@ -111,6 +113,23 @@ def test_kept_storages_are_those_of_inputs_and_losses() -> None:
     blobs = net.blobs
     kept = [blobs[name].data_tensor for name in ("data", "target", "loss")] + [blobs["loss"].diff_tensor]
     assert found == {id(tensor.storage) for tensor in kept}
+
+
+def test_written_storages_are_those_of_tops_and_of_gradients_that_are_given() -> None:
+    net = chain(phase=0)
+    blobs = net.blobs
+    data = [blobs[name].data_tensor for name in ("data", "target", "a", "b", "c", "loss")]
+    diffs = [blobs[name].diff_tensor for name in "abc"]
+    assert {id(s) for s in written_storages(net)} == {id(tensor.storage) for tensor in (*data, *diffs)}
+    tested = chain(TEST)
+    written = {id(storage) for storage in written_storages(tested)}
+    assert written == {id(blob.data_tensor.storage) for blob in tested.blobs.values()}
+
+
+def test_plan_least_is_the_most_that_is_there_at_once() -> None:
+    a, b, c = 4 * 2 * 16, 4 * 2 * 64, 4 * 2 * 128
+    assert plan_least(chain(phase=0)) == a + b + c + c
+    assert plan_least(chain(TEST)) == b + c  # a has died
 
 
 def test_plan_operations_counts_what_an_engine_compiles_for_convolutions() -> None:

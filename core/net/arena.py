@@ -41,7 +41,7 @@ class Arena:
 
     data, diff and reduced (the extra values and diff) are arrays in `memory`. An engine may hold newer values
     elsewhere, so ask for them by the methods. extra is a host array; on a GPU it takes send_extra and take_extra to
-    let its values travel with the diffs.
+    let its values travel with the diffs, as sent_extra.
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class Arena:
         self.data: Array = memory.allocate(end - num_before, np.float32)
         self.reduced = self.zeros(end, allocate)
         self.diff = self.reduced[num_before:]
-        self._sent_extra = self.reduced[:num_extra]
-        self.extra: Array = self._sent_extra if memory is HOST else np.zeros(num_extra, np.float32)
+        self.sent_extra = self.reduced[:num_extra]
+        self.extra: Array = self.sent_extra if memory is HOST else np.zeros(num_extra, np.float32)
         for param, place in zip(self.params, self.places_in_data, strict=True):
             param.blob.data_tensor.move_into(self.data[place], memory)
             param.blob.diff_tensor.move_into(self.diff[place], memory)
@@ -100,15 +100,23 @@ class Arena:
             param.blob.clear_diff()
         self.extra[...] = 0
 
+    def void_diffs(self) -> None:
+        """Set the diffs to 0 as `clear` does, but write nothing: neither here nor where somebody holds an array."""
+        for param in self.params:
+            storage = param.blob.diff_tensor.storage
+            storage.given_back = ""
+            storage.valid.clear()
+
     def send_extra(self) -> None:
         """Put the extra values before the diffs, which are about to be summed."""
-        if self._sent_extra is not self.extra:
-            assign(self._sent_extra, self.extra)
+        if self.sent_extra is not self.extra:
+            assign(self.sent_extra, self.extra)
 
-    def take_extra(self) -> None:
-        """Take the sums of the extra values; waits for a GPU."""
-        if self._sent_extra is not self.extra:
-            self.extra[...] = to_host(self._sent_extra)
+    def take_extra(self, wait_for: Callable[[Callable[[], bool]], object]) -> None:
+        """Take the sums of the extra values; from a GPU when the communicator's `wait_for` has waited for them."""
+        if self.sent_extra is not self.extra:
+            wait_for(self.memory.mark())
+            self.extra[...] = to_host(self.sent_extra)
 
 
 def _as_ready(params: Sequence[Param]) -> list[Param]:

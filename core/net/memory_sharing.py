@@ -25,8 +25,8 @@ def share_memory(nets: Sequence[Net], recomputes: bool = False) -> MemoryPool:
     """Let the blobs of `nets`, which run in turn, share the memory of one new pool from now on; return it.
 
     Afterwards a blob can be read while a layer still needs it; later it is a UserError that names the blob. Outputs,
-    losses, tops of layers that write them once (Input, DummyData, Parameter), blobs of Python layers and those whose
-    array somebody holds stay as they are.
+    losses, tops of layers that write them once (Input, DummyData, Parameter) or always in one place (those that read,
+    on a GPU), blobs of Python layers and those whose array somebody holds stay as they are.
 
     recomputes: whether nets in training keep the data at a few places only, and compute the rest again in backward.
     """
@@ -171,7 +171,7 @@ def _kept(net: Net) -> set[str]:
     for layer, bottoms, tops in zip(net.layers, net.bottom_names, net.top_names, strict=True):
         if isinstance(layer, Python):
             kept.update(bottoms, tops)
-        elif not bottoms and not isinstance(layer, ReadingLayer):
+        elif not bottoms and not (isinstance(layer, ReadingLayer) and layer.moves_tops):
             kept.update(tops)
     params = {id(param.blob.data_tensor.storage) for param in net.learnable_params}
     for name, blob in net.blobs.items():

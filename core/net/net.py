@@ -8,14 +8,15 @@ Follows caffe's net.cpp. Params that are learned live in one arena (arena.py) on
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
 from dtrain.core.blob import Blob, BlobVec
 from dtrain.core.errors import ItemError, Problems, UserError
-from dtrain.core.graph.gradient_flow import LayerFlow, Needs, find_needs
+from dtrain.core.graph.gradient_flow import Needs, find_needs
 from dtrain.core.graph.net_recipe import NetRecipe
 from dtrain.core.graph.node import Node
 from dtrain.core.graph.overwriting import find_overwriting
@@ -23,6 +24,7 @@ from dtrain.core.layers import LAYERS
 from dtrain.core.layers.layer import InPlace, Layer, LayerContext
 from dtrain.core.layers.parts.reading import ReadingLayer
 from dtrain.core.net.callbacks import Callbacks
+from dtrain.core.net.flows import find_flows, loss_weights_of
 from dtrain.core.net.fusion import Group, find_groups
 from dtrain.core.net.params import Param, ParamTable
 from dtrain.core.net.refusals import find_refusals
@@ -34,6 +36,8 @@ from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 AUTOMATIC = "(automatic)"  # what the top of a loss that names none is called; as in Caffe it is no output
 
 
@@ -44,7 +48,8 @@ class Net:
     any. bottoms[i], tops[i]: the blobs of layer i. inputs: the tops of Input layers. outputs: the blobs that no
     layer consumes, sorted by name as Caffe does. blob_loss_weights: blob name → weight of its sum in the loss.
     needs[i]: what layer i does in backward. callbacks: what is called around the layers of forward and backward.
-    groups: the layers that run as one, each group under the indices of all its layers.
+    groups: the layers that run as one, each group under the indices of all its layers. weighted_tops[i]: the tops of
+    layer i that are part of the loss, with their weights.
 
     Raises UserError with the mistakes of all layers: shapes that don't fit, fields that can't be.
     """
@@ -66,7 +71,7 @@ class Net:
         self.activity = activity if activity is not None else Activity()
         self.callbacks = Callbacks()
         self._known_shapes: list[list[tuple[Tensor, tuple[int, ...]]]] = []  # bottoms, by layer
-        self._weighted_tops: list[list[tuple[Blob, float]]] = []  # those that are part of the loss, by layer
+        self.weighted_tops: list[list[tuple[Blob, float]]] = []
         self.groups: dict[int, Group] = {}
         self._group_bottoms: dict[int, tuple[list[Blob], list[bool]]] = {}
         self._set_up_layers()
@@ -115,22 +120,34 @@ class Net:
     def forward(self, start: int = 0, end: int | None = None) -> float:
         """Run layers start … end (inclusive; to the last by default) and return the sum of their losses."""
         last = len(self.layers) - 1 if end is None else end
-        loss, calls = 0.0, self.callbacks
+        loss = 0.0
         for i in range(start, last + 1):
-            for call in calls.before_forward:
-                call(i)
-            loss += self.forward_layer(i)
-            for call in calls.after_forward:
-                call(i)
-            for call in calls.done_forward:
-                call(i)
+            loss += self.pass_layer(i, self.loss_of)
         if last == len(self.layers) - 1:
             self.context.random.pass_index += 1
-        self._refresh()
+        self.refresh()
+        return loss
+
+    def pass_layer(self, i: int, take_loss: Callable[[int], T]) -> T:
+        """Run layer i forward with all that is called around it; return what `take_loss` makes of its tops."""
+        calls = self.callbacks
+        for call in calls.before_forward:
+            call(i)
+        self.run_layer(i)
+        loss = take_loss(i)
+        for call in calls.after_forward:
+            call(i)
+        for call in calls.done_forward:
+            call(i)
         return loss
 
     def backward(self, start: int | None = None, end: int = 0) -> None:
         """Run backward from layer `start` (the last by default) down to layer `end`, inclusive."""
+        self.pass_back(start, end)
+        self.refresh()
+
+    def pass_back(self, start: int | None = None, end: int = 0) -> None:
+        """Do what `backward` does, but leave arrays that somebody has got from blob.data or blob.diff as they are."""
         first = len(self.layers) - 1 if start is None else start
         calls = self.callbacks
         for i in range(first, end - 1, -1):
@@ -141,13 +158,14 @@ class Net:
                 call(i)
             for call in calls.done_backward:
                 call(i)
-        self._refresh()
 
     def forward_layer(self, i: int) -> float:
-        """Run layer i forward and return its loss; a group runs whole when it is the first one's turn.
+        """Run layer i forward and return its loss, as run_layer and loss_of do."""
+        self.run_layer(i)
+        return self.loss_of(i)
 
-        Raises UserError in the layer's name.
-        """
+    def run_layer(self, i: int) -> None:
+        """Run layer i forward; a group runs whole when it is the first one's turn. Raises UserError in its name."""
         group = self.groups.get(i)
         if group is None or i == group.first:
             self.activity.doing = self._forward_words[i]
@@ -158,9 +176,12 @@ class Net:
                 else:
                     self._forward_group(group)
             except (UserError, DataError) as error:
-                raise self._in_name_of(i, error) from error.__cause__ or error
+                raise self.in_name_of(i, error) from error.__cause__ or error
+
+    def loss_of(self, i: int) -> float:
+        """Return the loss of layer i, which has run: the sum of its tops' values, each top's times its weight."""
         loss = 0.0
-        for blob, weight in self._weighted_tops[i]:
+        for blob, weight in self.weighted_tops[i]:
             values = blob.read_data()  # mostly one number
             loss += weight * float(values.sum(dtype=np.float64) if values.shape else values)
         return loss
@@ -182,7 +203,7 @@ class Net:
                     bottoms, wanted = self._group_bottoms[i]
                     group.layers.backward(self.tops[i], wanted, bottoms)
             except UserError as error:
-                raise self._in_name_of(i, error) from error.__cause__ or error
+                raise self.in_name_of(i, error) from error.__cause__ or error
 
     def fuse(self) -> None:
         """Run layers as one from now on where that is faster; what lies between them is not computed then."""
@@ -214,7 +235,7 @@ class Net:
             try:
                 self._reshape_layer(i)
             except UserError as error:
-                raise self._in_name_of(i, error) from error.__cause__ or error
+                raise self.in_name_of(i, error) from error.__cause__ or error
         self._plan()
 
     def clear_param_diffs(self) -> None:
@@ -253,7 +274,7 @@ class Net:
         """Tell the engine what will run."""
         self.context.engine.plan(find_steps(self.layers, self.bottoms, self.tops, self.groups))
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
         """Bring what layers have computed elsewhere to the arrays that somebody got from blob.data or blob.diff."""
         for tensor in self._tensors:
             if tensor.storage.is_shown:
@@ -293,10 +314,10 @@ class Net:
         self.tops.append(top)
         self.bottom_names.append(bottom_names)
         self.top_names.append(top_names)
-        self.loss_weights.append(_loss_weights(layer, len(top)))
+        self.loss_weights.append(loss_weights_of(layer, len(top)))
         self._known_shapes.append(_shapes(bottom))
         weights = zip(top, self.loss_weights[-1], strict=True)
-        self._weighted_tops.append([(blob, weight) for blob, weight in weights if weight])
+        self.weighted_tops.append([(blob, weight) for blob, weight in weights if weight])
         self._fill_loss_diffs(len(self.layers) - 1)
         self.param_table.add_layer(len(self.layers) - 1, layer)
 
@@ -328,10 +349,10 @@ class Net:
         self._fill_loss_diffs(i)
 
     def _fill_loss_diffs(self, i: int) -> None:
-        for blob, weight in self._weighted_tops[i]:
+        for blob, weight in self.weighted_tops[i]:
             blob.write_diff()[...] = weight
 
-    def _in_name_of(self, i: int, error: UserError | DataError) -> UserError:
+    def in_name_of(self, i: int, error: UserError | DataError) -> UserError:
         """Return the mistakes that layer i reports with its place and name in front, and the record at fault."""
         behind = ""
         if isinstance(error, ItemError):
@@ -341,23 +362,8 @@ class Net:
         return UserError(*[f"{title}: {problem}{behind}" for problem in str(error).splitlines()])
 
     def _find_needs(self) -> list[Needs]:
-        flows = []
-        for i, layer in enumerate(self.layers):
-            learns = tuple(
-                bool(self.param_table.of(i, k).learning_rate_multiplier) for k in range(len(layer.blobs))
-            )
-            bottoms = tuple(self.bottom_names[i])
-            can_force = tuple(j not in layer.no_gradient_bottoms for j in range(len(bottoms)))
-            flows.append(
-                LayerFlow(
-                    bottoms,
-                    tuple(self.top_names[i]),
-                    tuple(layer.param.propagate_down),
-                    learns,
-                    tuple(self.loss_weights[i]),
-                    can_force,
-                )
-            )
+        names = self.bottom_names, self.top_names
+        flows = find_flows(self.layers, *names, self.loss_weights, self.param_table)
         needs = find_needs(flows, self.graph.force_backward)
         self._refusals = self._find_refusals(needs)
         for layer, need in zip(self.layers, needs, strict=True):
@@ -390,10 +396,3 @@ def _forward_words(layer: Layer) -> str:
     if isinstance(layer, ReadingLayer):
         return f'reading a batch for layer "{layer.name}"'
     return f'computing layer "{layer.name}"'
-
-
-def _loss_weights(layer: Layer, num_tops: int) -> list[float]:
-    given = list(layer.param.loss_weight)
-    if given:
-        return given + [0.0] * (num_tops - len(given))
-    return [1.0 if layer.is_loss and j == 0 else 0.0 for j in range(num_tops)]

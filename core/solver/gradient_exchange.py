@@ -27,8 +27,8 @@ class GradientExchange:
     """Sums the diffs and the extra values of `arena`, the net's, over all ranks, bucket by bucket.
 
     Arguments:
-        solver: its dtrain_param says bucket_bytes and wire_precision; with clip_gradients, params of lr_mult 0
-            that have gradients are summed too, since they count in the norm.
+        solver: its dtrain_param says bucket_bytes and wire_precision; with clip_gradients, or in
+            FLOAT16, params of lr_mult 0 that have gradients are summed too, since they count in the norm.
         wire: what gradients travel as, instead of what the solver says.
 
     iteration: the one whose gradients `sums` gave last. can_overlap: whether it can sum while backward goes on.
@@ -72,8 +72,10 @@ class GradientExchange:
     def overlapping(self) -> Iterator[None]:
         """Start to sum while the body runs backward, after which nobody may change what is summed. Collective."""
         self._is_overlapping = True
-        yield
-        self._is_overlapping = False
+        try:
+            yield
+        finally:
+            self._is_overlapping = False
 
     def sums(self, iteration: int) -> Iterator[Sequence[Param]]:
         """Yield the params of each bucket when their diffs are sums over all ranks. Collective.
@@ -85,6 +87,10 @@ class GradientExchange:
             self._arena.gather(bucket)
         for k in self._reducer.complete():
             yield self._buckets[k]
+
+    def forget(self) -> None:
+        """Let nothing have begun: what was started was to be part of a graph that has come to nothing."""
+        self._reducer.forget()
 
     def settle(self) -> Iterator[Sequence[Param]]:
         """Yield as `sums` does what is pending, without summing anything new. Collective."""
@@ -190,7 +196,8 @@ def make_exchange(
 
 def buckets_of(arena: Arena, solver: caffe_pb2.SolverParameter) -> list[list[Param]]:
     """Return the params of each bucket; the first one may have none, for the sake of the extra values."""
-    counts_frozen = solver.clip_gradients >= 0
+    # What all gradients decide together must be the same on all ranks: clipping, and the loss scale.
+    counts_frozen = solver.clip_gradients >= 0 or solver.dtrain_param.precision == caffe_pb2.FLOAT16
     params = [param for param in arena.params if param.learning_rate_multiplier or counts_frozen]
     sizes_bytes = [4 * param.blob.count for param in params]
     plan = plan_buckets(sizes_bytes, solver.dtrain_param.bucket_bytes)

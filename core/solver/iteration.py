@@ -14,6 +14,7 @@ from itertools import chain
 
 from dtrain.core.net.net import Net
 from dtrain.core.net.params import Param
+from dtrain.core.registry import Registry
 from dtrain.core.solver.extra_values import Extra
 from dtrain.core.solver.gradient_exchange import GradientExchange
 from dtrain.core.solver.loss_window import LossWindow
@@ -27,13 +28,18 @@ from dtrain.proto import caffe_pb2
 
 log = logging.getLogger(__name__)
 
+Callbacks = Sequence[tuple[Callable[[], object], Callable[[], object]]]
+
 
 class Iteration:
     """Computes iterations of the run of `net`, one after the other.
 
     losses: takes each iteration's loss. requests: what this rank was asked for, until it has been sent. pace: how
-    long this rank's iterations take. The extra values of `exchange`'s arena hold what all ranks said last.
+    long this rank's iterations take. The extra values of `exchange`'s arena hold what all ranks said last. captures:
+    whether a GPU may be given iterations in one piece; see captured_iteration.py.
     """
+
+    captures = False
 
     def __init__(
         self,
@@ -56,10 +62,10 @@ class Iteration:
         self._param = updater.solver
         self._non_finite = ""  # where this rank's loss stopped being finite; "" where it did not
 
-    def forward_backward(
-        self, callbacks: Sequence[tuple[Callable[[], object], Callable[[], object]]]
-    ) -> None:
-        """Run iter_size passes. Gradients are summed during the last backward, unless `callbacks` want them first."""
+    def forward_backward(self, iteration: int, callbacks: Callbacks) -> None:
+        """Run the passes of `iteration`, iter_size of them. Gradients are summed during the last backward, unless
+        `callbacks` want them first.
+        """
         self._arena.clear()
         for on_start, _ in callbacks:
             on_start()
@@ -93,6 +99,9 @@ class Iteration:
         if self._exchange.has_pending:
             self._take(self._exchange.settle())
 
+    def close(self) -> None:
+        """Let go of what iterations to come would need."""
+
     def _write_extra(self) -> None:
         """Put before the diffs what this rank has to tell all ranks."""
         extra = self._arena.extra
@@ -106,7 +115,7 @@ class Iteration:
         first = next(sums, None)
         if first is None:
             return
-        self._arena.take_extra()
+        self._arena.take_extra(self._communicator.wait_for)
         iteration, world_size = self._exchange.iteration, self._communicator.world_size
         if self._arena.extra[Extra.NON_FINITE]:
             self._leave_out(sums)
@@ -131,3 +140,9 @@ class Iteration:
             stop_for(problems, self._communicator)
         for problem in problems if self._communicator.rank == 0 else ():
             log.warning("%s; its update is left out", problem)
+
+
+# By the name of the memory that the params are in, as updaters are.
+ITERATIONS: Registry[type[Iteration]] = Registry("memory of params")
+ITERATIONS.register("host")(Iteration)
+ITERATIONS.register_module("device", "dtrain.core.solver.captured_iteration")

@@ -27,6 +27,8 @@ _FIX = (
     "dtrain_param { on_non_finite_loss: SKIP }"
 )
 
+NO_LAYER = "no layer"
+
 
 def find_non_finite(net: Net) -> str:
     """Return in words where the first value is, in the order of forward, that is infinite or not a number."""
@@ -40,7 +42,7 @@ def find_non_finite(net: Net) -> str:
                 kept = "all before it that is kept"  # --keep-blobs keeps all
             elif not is_finite(blob.read_data()):
                 return f'{node.title}: {_count(blob.read_data())} in its top "{name}", {kept} is finite'
-    return "no layer: the sum of the losses overflows"
+    return f"{NO_LAYER}: the sum of the losses overflows"
 
 
 def is_finite(values: NDArray[Any]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from dtrain.core.engines.engine import Promises
 from dtrain.core.errors import Problems, UserError
 from dtrain.core.graph.net_recipe import NetRecipe, build_net_recipe
 from dtrain.core.graph.upgrade import NetDocument, SolverDocument, upgrade_net, upgrade_solver
@@ -33,6 +34,11 @@ class Recipe:
     def precision(self) -> str:
         """What the nets are to compute in, by name, as create_engine takes it."""
         return _precision(self.solver)
+
+    @property
+    def promises(self) -> Promises:
+        """What their engine is to keep to, as create_engine takes it."""
+        return promises_of(self.solver)
 
     @property
     def weights(self) -> list[str]:
@@ -92,6 +98,12 @@ def read_recipe(
 def read_precision(path: str) -> str:
     """Return what the solver file at `path` wants its nets to compute in, by name. Raises UserError."""
     return _precision(read_text(path, caffe_pb2.SolverParameter).message)
+
+
+def promises_of(solver: caffe_pb2.SolverParameter) -> Promises:
+    """Return what `solver` asks of its engine beside a precision."""
+    extra = solver.dtrain_param
+    return Promises(extra.strict_float32, extra.deterministic)
 
 
 def snapshot_format(solver: caffe_pb2.SolverParameter) -> SnapshotFormat:

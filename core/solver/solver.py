@@ -22,12 +22,13 @@ from dtrain.core.errors import UserError
 from dtrain.core.net.arena import Arena
 from dtrain.core.net.carried_state import states_put_back
 from dtrain.core.net.debug_info import set_debug_info
+from dtrain.core.net.loss_scaling import scale_gradients
 from dtrain.core.net.scores import Score
 from dtrain.core.snapshots import Manifest
 from dtrain.core.solver.display import Display
 from dtrain.core.solver.extra_values import NUM_EXTRA, Extra
 from dtrain.core.solver.gradient_exchange import make_exchange
-from dtrain.core.solver.iteration import Iteration
+from dtrain.core.solver.iteration import ITERATIONS
 from dtrain.core.solver.keeper import make_keeper
 from dtrain.core.solver.lockstep import (
     agree_on_seed,
@@ -128,6 +129,14 @@ class Solver:
             for net in (self.net, *self.test_nets):
                 net.fuse()
 
+    def capture(self) -> None:
+        """Let a GPU be given whole iterations in one launch from now on, if they can be; else the log says why."""
+        self.iteration.captures = True
+        if self.engine.memory.has_addresses and self.arena.memory is HOST:
+            log.info(
+                "Each layer is launched by itself: communicator %s sums on the host", self.communicator.name
+            )
+
     def _build_nets(self) -> None:
         recipe, communicator = self.recipe, self.communicator
         if self.engine.precision != recipe.precision:
@@ -141,8 +150,10 @@ class Solver:
         param, recipe, communicator = self.param, self.recipe, self.communicator
         self.updater = UPDATERS[self.arena.memory.name](param, self.net.learnable_params, self.arena)
         self.updater.rate_factor = rate_factor(param, self.net)
+        if recipe.precision == "FLOAT16":
+            scale_gradients(self.net, self.updater.use_loss_scale(self.engine.xp))
         self.average = WeightAverage(self.arena, param.dtrain_param.ema_decay)
-        self.iteration = Iteration(
+        self.iteration = ITERATIONS[self.arena.memory.name](
             self.net, self.exchange, self.updater, self.average, self.losses, self.communicator
         )
         self.tester = Tester(self.test_nets, param, communicator)
@@ -233,12 +244,14 @@ class Solver:
         if epoch is not None:
             self.display.show_epoch(self.iter, epoch)
             self._tell("on_epoch", epoch)
-        self.iteration.forward_backward(self.callbacks)
+        self.iteration.forward_backward(self.iter, self.callbacks)
         if shown:
             self.display.show(self.iter, self.smoothed_loss, self.learning_rate)
         for _, on_gradients_ready in self.callbacks:
             on_gradients_ready()
         self.apply_update()
+        if shown:
+            self.display.show_loss_scale(self.updater.loss_scale_state)
         interval = self.param.dtrain_param.check_interval
         if interval and self.iter % interval == 0:
             check_params_equal(self.net.learnable_params, self.iter, self.communicator)
@@ -340,6 +353,7 @@ class Solver:
         else:
             self.seed = restored.manifest.seed
             go_to_place(restored.manifest, self.net, self.test_nets, self.losses)
+            self.updater.take_up(restored.manifest.loss_scale)
         self.monitor.take_up(restored.manifest, restored.current_step)
         self.updater.num_reductions = self.monitor.state.num_reductions
 
@@ -361,8 +375,8 @@ class Solver:
         # Rank 0's window is what is kept: it must be everybody's, or a resumed run would show another loss.
         average_losses(self.losses, self.communicator)
         place = describe_place(self.net, self.losses, self.iter, self.current_step)
-        averaged = self.average.num_updates
-        return replace(place, num_averaged=averaged, monitor=self.monitor.state, solver_type=self.param.type)
+        place = replace(place, monitor=self.monitor.state, loss_scale=self.updater.loss_scale_state)
+        return replace(place, num_averaged=self.average.num_updates, solver_type=self.param.type)
 
     def _write_snapshot(self, place: Manifest) -> str:
         self.activity.doing = "writing a snapshot"
@@ -377,6 +391,7 @@ class Solver:
         """Stop the threads of readers and updates and wait for a snapshot under way."""
         self._finish_snapshot()
         self.updater.close()
+        self.iteration.close()
         for net in [self.net, *self.test_nets]:
             net.close()
 

@@ -1,14 +1,18 @@
 """What is used of cupy.cuda to find and choose GPUs, on played ones: GPU n is a "Played n" of 8 GB.
 
 Each thread has its current GPU, at first 0, as with CUDA. Strict where CUDA is: a number that is no GPU's, a name
-that is no attribute's, and a host without GPUs are errors.
+that is no attribute's, and a host without GPUs are errors. Streams and graphs are those of graphs.py.
 """
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from types import SimpleNamespace
 from typing import Any
+
+from tests.played.graphs import CudaError, Event, Graph, MemoryPool, Stream, using_allocator
+from tests.played.host_traffic import refuse_host
 
 TOTAL_BYTES = 8 << 30
 FREE_BYTES = 7 << 30
@@ -36,10 +40,6 @@ ATTRIBUTES = {
 }
 
 
-class CudaError(RuntimeError):
-    """What CUDA's calls raise."""
-
-
 class OutOfMemoryError(MemoryError):
     """What cupy's pool raises."""
 
@@ -51,6 +51,9 @@ class Cuda(SimpleNamespace):
         self._thread = threading.local()
         self.runtime = Runtime(self, num_devices)
         self.memory = SimpleNamespace(OutOfMemoryError=OutOfMemoryError)
+        self.Stream, self.Event, self.Graph = Stream, Event, Graph
+        self.MemoryPool, self.using_allocator = MemoryPool, using_allocator
+        self.alloc_pinned_memory = bytearray
         self.Device = lambda device=None: Device(self, self.current if device is None else device)
 
     @property
@@ -63,14 +66,15 @@ class Cuda(SimpleNamespace):
         self._thread.number = number
 
     def get_current_stream(self) -> Any:
-        """Return CUDA's default stream."""
-        return SimpleNamespace(ptr=0, synchronize=lambda: None)
+        """Return this thread's."""
+        return Stream.current()
 
 
 class Runtime:
     """cupy.cuda.runtime."""
 
     CUDARuntimeError = CudaError
+    memcpyHostToDevice, memcpyDeviceToHost = 1, 2
 
     def __init__(self, cuda: Cuda, num_devices: int) -> None:
         self._cuda, self._num_devices = cuda, num_devices
@@ -82,6 +86,16 @@ class Runtime:
             raise CudaError(
                 "cudaErrorInvalidDevice: invalid device ordinal" if self._num_devices else NO_DEVICE
             )
+
+    def eventQuery(self, event: int) -> int:
+        """Return cudaSuccess: what can be waited for has happened. cupy's returns errors, and raises none."""
+        Event.by_ptr[event].synchronize()
+        return 0
+
+    def memcpyAsync(self, dst: int, src: int, size: int, kind: int, stream: int) -> None:
+        """Copy bytes at once."""
+        refuse_host("a copy by way of pinned memory")
+        ctypes.memmove(dst, src, size)
 
     def getDeviceCount(self) -> int:
         self.check(0)
@@ -117,6 +131,9 @@ class Device:
     def use(self) -> None:
         self._cuda.runtime.check(self.id)
         self._cuda.current = self.id
+
+    def synchronize(self) -> None:
+        refuse_host("synchronize of a device")
 
     @property
     def mem_info(self) -> tuple[int, int]:

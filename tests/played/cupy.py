@@ -20,6 +20,8 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from dtrain.dist.cupy_library import load_cupy
 from tests.played.cuda import Cuda
+from tests.played.graphs import MemoryPool, Stream, enter_memory, repeat
+from tests.played.host_traffic import JOINING, MOST_JOINED, WAITING, refuse_host
 from tests.played.kernels import PlayedRawKernel
 
 REAL_GPU = "DTRAIN_REAL_GPU"  # if set, tests of engines for GPUs run on the one here, and nothing is played
@@ -33,6 +35,7 @@ class DeviceArray(NDArrayOperatorsMixin):
 
     def __init__(self, values: np.ndarray) -> None:
         self._values = values
+        enter_memory(values)
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError("Implicit conversion to a NumPy array is not allowed; use .get()")
@@ -43,52 +46,75 @@ class DeviceArray(NDArrayOperatorsMixin):
     def __array_function__(
         self, function: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        _check_function(function.__name__, args)
         return _call(function, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
+        if name in WAITING:
+            refuse_host(f"{name} of an array")
         value = getattr(self._values, name)
         return (lambda *args, **kwargs: _call(value, args, kwargs)) if callable(value) else _wrap(value)
 
     def __getitem__(self, index: Any) -> Any:
-        return _wrap(self._values[_unwrap(index)])
+        _check_index(index)
+        return _call(self._values.__getitem__, (index,), {})
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._values[_unwrap(index)] = _unwrap(value)
+        has_arrays = _check_index(index)
+        if isinstance(value, list | tuple) or (has_arrays and not isinstance(value, DeviceArray)):
+            refuse_host(f"a {type(value).__name__} as values")
+        _call(self._values.__setitem__, (index, value), {})
 
     def __len__(self) -> int:
         return len(self._values)
 
     def __iter__(self) -> Any:
+        refuse_host("a loop over an array")
         return (self[i] for i in range(len(self)))
 
     def __bool__(self) -> bool:
+        refuse_host("an array as a bool")
         return bool(self._values)
 
     def __float__(self) -> float:
+        refuse_host("an array as a float")
         return float(self._values)
 
     def __int__(self) -> int:
+        refuse_host("an array as an int")
         return int(self._values)
 
     def __index__(self) -> int:
+        refuse_host("an array as an index")
         return self._values.__index__()
 
     def __repr__(self) -> str:
         return f"device {self._values!r}"
 
-    def get(self, out: np.ndarray | None = None) -> np.ndarray:
-        """Return a copy on the host."""
+    def get(
+        self, stream: Any = None, order: str = "C", out: np.ndarray | None = None, blocking: bool = True
+    ) -> np.ndarray:
+        """Return a copy on the host; where that is not to wait, it is there once an event behind it says so."""
+        refuse_host("get")
         if out is None:
-            return self._values.copy()
+            out = np.empty(self._values.shape, self._values.dtype)
         assert out.flags.c_contiguous
         assert (out.shape, out.dtype) == (self._values.shape, self._values.dtype)
-        out[...] = self._values
+        if blocking:
+            out[...] = self._values
+        else:
+            copy = self._values.copy()
+            (stream or Stream.current()).put_off(lambda: np.copyto(out, copy))
         return out
 
-    def set(self, host: np.ndarray) -> None:
-        """Take the values of a host array of the same shape and dtype."""
-        assert (host.shape, host.dtype) == (self._values.shape, self._values.dtype)
-        self._values[...] = host
+    def set(self, arr: np.ndarray, stream: Any = None) -> None:
+        """Take the values of a host array of the same shape and dtype; on another stream once it is waited for."""
+        refuse_host("set")
+        assert (arr.shape, arr.dtype) == (self._values.shape, self._values.dtype)
+        if stream in (None, Stream.current()):
+            self._values[...] = arr
+        else:
+            stream.put_off(lambda: np.copyto(self._values, arr))
 
     @property
     def nbytes(self) -> int:
@@ -125,6 +151,7 @@ class PlayedCupy(ModuleType):
         """Copy a host array to the device; a device array stays what it is."""
         if isinstance(values, DeviceArray):
             return values if dtype in (None, values.dtype) else values.astype(dtype)
+        refuse_host(f"asarray of a {type(values).__name__}")
         return DeviceArray(np.array(values, dtype))
 
     def empty(self, shape: Any, dtype: Any = float) -> DeviceArray:
@@ -136,6 +163,10 @@ class PlayedCupy(ModuleType):
     def empty_like(self, array: DeviceArray) -> DeviceArray:
         """Return such an array of the same shape and dtype."""
         return self.empty(array.shape, array.dtype)
+
+    def get_default_memory_pool(self) -> MemoryPool:
+        """Return a pool that has nothing left over."""
+        return MemoryPool()
 
     array = asarray
     ascontiguousarray = asarray
@@ -152,6 +183,7 @@ class PlayedCupy(ModuleType):
             return value
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            _check_function(name, args)
             if inspect.isfunction(real):
                 inspect.signature(real).bind(*args, **kwargs)
             return _call(value, args, kwargs)
@@ -183,8 +215,10 @@ def _installed(name: str) -> Any:
 
 
 def _call(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-    found = function(*_unwrap(args), **{key: _unwrap(value) for key, value in kwargs.items()})
-    return _wrap(found)
+    plain_args, plain_kwargs = _unwrap(args), {key: _unwrap(value) for key, value in kwargs.items()}
+    made = _wrap(function(*plain_args, **plain_kwargs))
+    repeat(function, plain_args, plain_kwargs, _unwrap(made))
+    return made
 
 
 def _wrap(value: Any) -> Any:
@@ -194,6 +228,25 @@ def _wrap(value: Any) -> Any:
     if isinstance(value, tuple | list) and any(isinstance(item, np.ndarray) for item in value):
         return type(value)(_wrap(item) for item in value)
     return value
+
+
+def _check_function(name: str, args: tuple[Any, ...]) -> None:
+    """Refuse a function that cupy waits in, or copies to the device for."""
+    if name in WAITING:
+        refuse_host(name)
+    if name in JOINING and len(args[0]) > MOST_JOINED:
+        refuse_host(f"{name} of {len(args[0])} arrays")
+
+
+def _check_index(index: Any) -> bool:
+    """Refuse what cupy copies to the device, or must count the places of; return whether there are arrays in it."""
+    parts = index if isinstance(index, tuple) else (index,)
+    for part in parts:
+        if isinstance(part, list | tuple):
+            refuse_host("a list as an index")
+        if isinstance(part, DeviceArray) and part.dtype == bool:
+            refuse_host("a mask as an index")
+    return any(isinstance(part, DeviceArray) for part in parts)
 
 
 def _unwrap(value: Any) -> Any:

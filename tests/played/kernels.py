@@ -11,12 +11,16 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.played.graphs import Place, record
+from tests.played.host_traffic import refuse_host
 
 HEADER = Path(__file__).with_name("cuda.h")
 BUILT = Path(__file__).resolve().parents[2] / "build" / "played_kernels"
@@ -52,12 +56,16 @@ class PlayedRawKernel:
         assert "--fmad=false" in options  # the host's compiler is told the same
         self._name = name
         self._code = code
+        self._is_loaded = False
         self._macros = tuple(option for option in options if option.startswith("-D"))
 
     def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]) -> None:
         assert all(type(size) is int and size > 0 for size in (*grid, *block))
         assert np.prod(block) <= 1024
         assert all(size <= 65535 for size in grid[1:])
+        if not self._is_loaded:
+            refuse_host(f"the first launch of the kernel {self._name}")
+            self._is_loaded = True
         library = _compile(self._code, self._macros)
         types_of = library[f"types_of_{self._name}"]
         types_of.restype = ctypes.c_char_p
@@ -66,7 +74,10 @@ class PlayedRawKernel:
         values = [_c_value(*pair) for pair in zip(args, types, strict=True)]
         addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         sizes = [*grid, *(1,) * (3 - len(grid)), *block, *(1,) * (3 - len(block))]
-        library[f"launch_{self._name}"](addresses, (ctypes.c_uint * 6)(*sizes))
+        launch, grid_and_block = library[f"launch_{self._name}"], (ctypes.c_uint * 6)(*sizes)
+        launch(addresses, grid_and_block)
+        places = [Place(arg._values) for arg in args if not isinstance(arg, np.generic)]
+        record(lambda: ([place.array() for place in places], launch(addresses, grid_and_block), values))
 
 
 def _c_value(arg: Any, type_name: str) -> Any:
@@ -94,9 +105,9 @@ def _compile(code: str, macros: tuple[str, ...]) -> ctypes.CDLL:
     built = BUILT / f"{digest}.so"
     if not built.exists():
         BUILT.mkdir(parents=True, exist_ok=True)
-        unfinished = built.with_suffix(f".{os.getpid()}")
+        unfinished = built.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
         command = ["g++", *GXX_OPTIONS, *macros, "-x", "c++", "-", "-o", str(unfinished)]
         run = subprocess.run(command, input=text, text=True, capture_output=True, timeout=120)
         assert run.returncode == 0, run.stderr
         unfinished.replace(built)
-    return ctypes.CDLL(str(built))
+    return ctypes.PyDLL(str(built))  # which keeps the GIL: a kernel's place is the library's, not a thread's

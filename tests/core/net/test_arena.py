@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -83,6 +85,23 @@ def test_arena_methods_give_the_newest_values_and_void_those_elsewhere() -> None
         assert (values == 5).all()
         values[...] = 6
         assert (read(elsewhere) == 6).all()
+
+
+def test_arena_elsewhere_takes_the_sums_of_the_extra_values_when_they_were_waited_for() -> None:
+    arena = Arena(
+        [make_param(np.ones(3))], num_extra=2, memory=HostMemory()
+    )  # one that is not the host's own
+    arena.extra[...] = (7, 8)
+    arena.send_extra()
+    seen = []
+
+    def wait_for(is_over: Callable[[], bool]) -> None:
+        seen.append((arena.extra.tolist(), is_over()))
+        arena.reduced[:2] *= 2  # the sum of two ranks that tell the same
+
+    arena.take_extra(wait_for)
+    assert seen == [([7, 8], True)]
+    assert arena.extra.tolist() == [14, 16]
 
 
 def test_arena_clear_sets_diffs_and_extra_values_to_0_wherever_they_are() -> None:

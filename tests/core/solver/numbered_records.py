@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import h5py
 import numpy as np
-from PIL import Image
+import pytest
 
 from dtrain.core.solver.solver import Solver
 from dtrain.data.lmdb_writer import write_lmdb
@@ -46,6 +45,7 @@ layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: 
 
 def write_records(folder: Path) -> None:
     """Write lmdb/, list.txt with img/*.png, and files.txt with two HDF5 files of unequal size."""
+    h5py, image_of = pytest.importorskip("h5py"), pytest.importorskip("PIL.Image").fromarray
     datums = (
         caffe_pb2.Datum(channels=1, height=8, width=8, label=i, data=image.tobytes())
         for i, image in enumerate(IMAGES)
@@ -53,7 +53,7 @@ def write_records(folder: Path) -> None:
     write_lmdb(folder / "lmdb", ((b"%08d" % i, datum.SerializeToString()) for i, datum in enumerate(datums)))
     (folder / "img").mkdir()
     for i, image in enumerate(IMAGES):
-        Image.fromarray(image).save(folder / f"img/{i}.png")
+        image_of(image).save(folder / f"img/{i}.png")
     (folder / "list.txt").write_text("".join(f"img/{i}.png {i}\n" for i in range(NUM_RECORDS)))
     for name, rows in (("a", np.arange(17)), ("b", np.arange(17, NUM_RECORDS))):
         with h5py.File(folder / f"{name}.h5", "w") as file:

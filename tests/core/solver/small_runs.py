@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dtrain.core.arrays import to_host
 from dtrain.core.engines import create_engine
+from dtrain.core.engines.engine import Promises
 from dtrain.core.net.scores import Score
 from dtrain.core.snapshots import MonitorState
 from dtrain.core.solver.recipe import read_recipe
@@ -62,10 +63,10 @@ SOLVER = {
 }
 
 
-def write_database(path: Path, corrupt: int | None = None) -> None:
+def write_database(path: Path, corrupt: int | None = None, mislabelled: int | None = None) -> None:
     """Write an LMDB of 8x8 grey images, each of noise with a bright column where its class says.
 
-    corrupt: a record to be cut short.
+    corrupt: a record to be cut short. mislabelled: one whose label is the first that is no class.
     """
     random = np.random.default_rng(5)
     values = []
@@ -73,6 +74,8 @@ def write_database(path: Path, corrupt: int | None = None) -> None:
         label = index * 7 % NUM_CLASSES
         image = random.integers(0, 120, (8, 8), dtype=np.uint8)
         image[:, 1 + 2 * label] += 120
+        if index == mislabelled:
+            label = NUM_CLASSES
         datum = caffe_pb2.Datum(channels=1, height=8, width=8, label=label, data=image.tobytes())
         value = datum.SerializeToString()
         values.append(value[: len(value) // 2] if index == corrupt else value)
@@ -188,9 +191,10 @@ def opened(
 ) -> Iterator[Solver]:
     """Give the solver of the file `path`, closed at the end."""
     observers = [recorder] if recorder is not None else []
-    solver = Solver(
-        read_recipe(path), engine=create_engine(engine), communicator=communicator, observers=observers
-    )
+    recipe = read_recipe(path)
+    exact = Promises(strict_float32=True, deterministic=True)
+    computes = create_engine(engine, recipe.precision, promises=exact)
+    solver = Solver(recipe, engine=computes, communicator=communicator, observers=observers)
     try:
         yield solver
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 from dtrain.core.solver.extra_values import NUM_EXTRA
 from dtrain.core.solver.gradient_exchange import buckets_of
 from dtrain.dist.communicator import Communicator
+from dtrain.dist.nccl import NcclCommunicator
+from dtrain.dist.nccl_hierarchical import NcclHierarchicalCommunicator
+from dtrain.dist.threads import run_ranks
 from tests.core.solver.ranks import SEVERAL, WORLD_SIZES, OnRanks, is_first, wait_for_all
 from tests.core.solver.small_runs import (
     BATCH_NORM,
@@ -21,6 +25,9 @@ from tests.core.solver.small_runs import (
     opened,
     solve,
 )
+from tests.dist.played_sums import Between
+from tests.played.cupy import play_cupy
+from tests.played.nccl import join_nccl
 
 # A layer that shares conv's weight, one that does not learn, and one between them
 SHARED = """
@@ -231,3 +238,26 @@ def test_layer_that_a_rank_skips_counts_there_with_no_gradient(runs: SmallRuns, 
     assert mean.any()
     for before, after, _ in ranks:
         np.testing.assert_allclose(after, before - 0.5 * mean, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "fields", ["ordered_sums: true", "", "stale_gradients: true", "wire_precision: BFLOAT16"]
+)
+def test_gpus_of_two_hosts_learn_the_same_by_way_of_the_hosts(
+    runs: SmallRuns, monkeypatch: pytest.MonkeyPatch, fields: str
+) -> None:
+    join_nccl(monkeypatch, play_cupy(monkeypatch, num_devices=2))
+    path = runs.write("max_iter: 4 iter_size: 2" + dtrain_param(f"bucket_bytes: 256 {fields}"))
+    body, between = solve(path, engine="cupy"), Between()
+
+    def train(join: Callable[[Communicator], Communicator]) -> list[Outcome]:
+        return run_ranks(3, lambda host: body(join(host)), hosts=["a", "a", "b"])
+
+    by_host = train(lambda host: NcclHierarchicalCommunicator(host, between=between.make))
+    for mine, theirs in zip(by_host, train(NcclCommunicator), strict=True):
+        if "ordered" in fields:
+            assert_same_bits(mine, theirs)
+        for name, values in mine.params.items():
+            np.testing.assert_array_equal(values, by_host[0].params[name])
+            np.testing.assert_allclose(values, theirs.params[name], rtol=1e-2, atol=1e-3, err_msg=name)
+    assert between.sent[0]

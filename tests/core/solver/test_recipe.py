@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dtrain.core.engines import Promises
 from dtrain.core.errors import UserError
 from dtrain.core.graph.net_recipe import NetRecipe
 from dtrain.core.solver.recipe import Recipe, read_precision, read_recipe
@@ -196,6 +197,18 @@ def test_read_recipe_with_a_precision_takes_it_for_the_file_s(
     assert recipe.precision == expected
     assert caffe_pb2.Precision.Name(recipe.solver.dtrain_param.precision) == expected
     assert read_precision("solver.prototxt") == ("BF16" if text else "FLOAT32")
+
+
+@pytest.mark.parametrize(
+    ("text", "promises"),
+    [
+        ("", Promises()),
+        ("strict_float32: true", Promises(strict_float32=True)),
+        ("deterministic: true", Promises(deterministic=True)),
+    ],
+)
+def test_promises_of_a_recipe_are_its_files(folder: Path, text: str, promises: Promises) -> None:
+    assert read(f'net: "n1.prototxt" dtrain_param {{ {text} }}').promises == promises
 
 
 def test_read_recipe_with_a_solver_type_takes_it_for_the_file_s(folder: Path) -> None:

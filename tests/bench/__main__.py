@@ -97,6 +97,19 @@ def bench_jpeg(folder: Path) -> None:
         )
 
 
+def bench_reader(folder: Path) -> None:
+    """Raw images of 3x256x256 from an LMDB: cropped, mirrored, mean off, for a CPU; as bytes, for a GPU."""
+    rows = [run_program("reader.py", folder) for _ in range(ROUNDS)]
+    num_cores = int(rows[0]["num_cores"])
+    for kind, words in (("floats", "transformed"), ("bytes", "left as stored")):
+        for num_threads in sorted({1, num_cores}):
+            name = f"{kind}_{num_threads}"
+            print(
+                f"raw 3x256x256 from an LMDB, {words}, {num_threads} thread(s): "
+                f"{median(rows, f'{name}_per_s'):.0f} images/s, {median(rows, f'{name}_cpu_us'):.0f} us of CPU each"
+            )
+
+
 def bench_snapshot(folder: Path) -> None:
     """A model of 240 MB: save with checksums and fsync, load verified; beside it a plain write and read.
 
@@ -156,6 +169,7 @@ BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "snapshot": bench_snapshot,
     "depthwise": bench_depthwise,
     "jpeg": bench_jpeg,
+    "reader": bench_reader,
     "all_reduce": bench_all_reduce,
     "scaling": bench_scaling,
     "guards": bench_guards,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,9 @@ from dtrain.core.engines.cupy.devices import count_devices
 from dtrain.core.errors import UserError
 from dtrain.dist.cupy_library import load_nccl
 from dtrain.dist.errors import LaunchError
+from dtrain.launcher.mpirun import find_mpirun
+from tests.conftest import Mpirun
+from tests.gpu.suites import Suites
 
 FOLDER = Path(__file__).parent
 
@@ -31,6 +37,19 @@ def gpus() -> int:
         pytest.skip(str(error))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def suites(request: pytest.FixtureRequest) -> Iterator[Suites | None]:
+    """Run the files of test_suites.py from the first test on, behind whatever other tests there are."""
+    chosen = [item for item in request.session.items if item.path.name == "test_suites.py"]
+    if not chosen:
+        yield None
+        return
+    request.getfixturevalue("gpus")
+    running = Suites([item.callspec.params["path"] for item in chosen if isinstance(item, pytest.Function)])
+    yield running
+    running.close()
+
+
 @pytest.fixture(scope="session")
 def cupy(gpus: int) -> Any:
     """Return cupy on a machine that has it, NCCL and a GPU."""
@@ -44,3 +63,22 @@ def cupy(gpus: int) -> Any:
 def num_gpus(cupy: Any, gpus: int) -> int:
     """Return how many GPUs this process sees, where NCCL is."""
     return gpus
+
+
+@pytest.fixture(scope="session")
+def has_mpi() -> bool:
+    """Return whether ranks can be started here: there are an mpirun, mpi4py and the MPI that it loads."""
+    try:
+        find_mpirun()
+    except LaunchError:
+        return False
+    looked = subprocess.run([sys.executable, "-c", "from mpi4py import MPI"], capture_output=True, timeout=60)
+    return looked.returncode == 0
+
+
+@pytest.fixture
+def mpirun(mpirun: Mpirun, has_mpi: bool) -> Mpirun:
+    """Return what runs programs under mpirun, where there is an MPI."""
+    if not has_mpi:
+        pytest.skip("there is no MPI here: mpi4py, a library for it and mpirun")
+    return mpirun

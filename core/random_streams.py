@@ -16,13 +16,14 @@ class RandomStreams:
     """The random numbers of one net on one rank.
 
     seed: any integer >= 0, the same on all ranks. rank: 0 … world_size − 1. pass_index: the number of TRAIN
-    forward passes so far; the net counts it up, resuming sets it.
+    forward passes so far; the net counts it up, resuming sets it. num_given: generators of passes so far.
     """
 
     def __init__(self, seed: int, rank: int = 0) -> None:
         self.seed = seed
         self.rank = rank
         self.pass_index = 0
+        self.num_given = 0
 
     def for_filler(self, name: str) -> np.random.Generator:
         """Return the generator that fills the param called `name`: the same on every rank."""
@@ -30,6 +31,7 @@ class RandomStreams:
 
     def for_pass(self, name: str) -> np.random.Generator:
         """Return the generator of the layer called `name` in this forward pass on this rank."""
+        self.num_given += 1
         return self._generator(f"pass:{name}", (self.pass_index, self.rank))
 
     def _generator(self, purpose: str, position: tuple[int, int]) -> np.random.Generator:

@@ -34,7 +34,7 @@ def find_layouts(net: Net) -> list[str]:
     """
     layouts = []
     for i, top in enumerate(net.tops):
-        net.forward_layer(i)
+        net.run_layer(i)
         is_written = top and (i not in net.groups or i == net.groups[i].last)
         layouts.append(layout_of(top[0]) if is_written else "")
     return layouts

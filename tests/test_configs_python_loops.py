@@ -119,7 +119,7 @@ def count_lines(net: Net) -> Counter[Key]:
         net.forward()
         net.backward()
     observed: Any = net
-    observed.forward_layer = counted("forward", net.forward_layer)
+    observed.run_layer = counted("forward", net.run_layer)
     observed.backward_layer = counted("backward", net.backward_layer)
     net.forward()
     net.backward()

@@ -110,6 +110,18 @@ class Engine(ABC):
             self._told.add(text)
             log.info(text)
 
+    def matmul(self, a: Any, b: Any, out: Any = None) -> Any:
+        """Return a·b of two matrices, or of two stacks of equally many, (S, M, K) and (S, K, N); in `out` if given.
+
+        a and b are of one type, float32 or float64, which is what their sums are too; `out` has no gaps. Layers and
+        operations multiply by this instead of by xp, since cupy's products can't be captured into a graph.
+        """
+        return self.xp.matmul(a, b, out=out)
+
+    def sum_squares(self, x: Any) -> Any:
+        """Return Σx² of a vector, or of each row of a matrix."""
+        return self.xp.dot(x, x) if x.ndim == 1 else self.xp.einsum("ij,ij->i", x, x)
+
     def plan(self, steps: Sequence[Step]) -> None:  # noqa: B027 (optional hook)
         """Hear what a net will run forward, in order, before it does, and prepare its operations."""
 

@@ -22,10 +22,12 @@ from dtrain.data.loader import Loader
 class Feed:
     """Puts one batch after the other into the tops of one layer, whose engine computes on the host.
 
-    num_in_use: batches of the loader that it holds at a time.
+    num_in_use: batches of the loader that it holds at a time. stages_ahead: whether `next` does what stage_ahead
+    does; False where somebody else calls that, when the host has nothing better to do.
     """
 
     num_in_use: ClassVar[int] = 1
+    stages_ahead = True
 
     def __init__(self, engine: Engine, reader: BatchReader) -> None:
         self._engine = engine
@@ -42,6 +44,9 @@ class Feed:
         for blob, values in zip(tops, loader.next().arrays, strict=False):
             blob.reshape(*values.shape)
             blob.write_data(self._engine.memory)[...] = self._engine.xp.asarray(values)
+
+    def stage_ahead(self, loader: Loader) -> None:
+        """Begin with the batch after the one that is in the tops, as far as nobody has to wait for that."""
 
     def drop(self) -> None:
         """Forget what was read ahead and not consumed; to be called before the loader starts, or closes."""

@@ -36,7 +36,7 @@ class EuclideanLoss(LossLayer):
         difference = self.difference.write_data(self.memory)
         self.xp.subtract(first, second.reshape(first.shape), out=difference)
         flat = difference.reshape(-1)
-        self.write_loss(top, self.xp.dot(flat, flat) / (2 * self.num_items(bottom)))
+        self.write_loss(top, self.engine.sum_squares(flat) / (2 * self.num_items(bottom)))
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:
         """Compute ±(a − b)·loss_weight / N."""

@@ -41,7 +41,7 @@ class HingeLoss(LossLayer):
         self.xp.maximum(margins, 0, out=margins)
         bottom[0].write_diff(self.memory)[...] = margins
         flat = margins.reshape(-1)
-        total = self.xp.dot(flat, flat) if self.is_squared else flat.sum()
+        total = self.engine.sum_squares(flat) if self.is_squared else flat.sum()
         self.write_loss(top, total / self.num_items(bottom) + self.labels.nan_if_wrong)
 
     def backward(self, top: Sequence[Blob], propagate_down: Sequence[bool], bottom: Sequence[Blob]) -> None:

@@ -53,7 +53,7 @@ class LSTM(RecurrentLayer):
             gates = self.gates[t]
             self.xp.multiply(hidden, cont[t], out=self.hidden_in[t])
             self.xp.multiply(cell, cont[t], out=self.cell_in[t])
-            self.sums[t] += self.hidden_in[t] @ weight
+            self.sums[t] += self.engine.matmul(self.hidden_in[t], weight)
             activate_gates(self.xp, gates)
             cell = next_cell(gates, self.cell_in[t])
             self.xp.tanh(cell, out=self.tanh_cell[t])
@@ -72,7 +72,7 @@ class LSTM(RecurrentLayer):
             backward_step(by_cell[t], by_sums[t], cell_diff, hidden_diff)
             if t:
                 cell_diff *= by_cell_before[t]
-                hidden_diff = sums_diff[t] @ weight
+                hidden_diff = self.engine.matmul(sums_diff[t], weight)
                 hidden_diff *= cont[t]
                 hidden_diff += output_diff[t - 1]
         return sums_diff

@@ -32,7 +32,7 @@ class Reduction(Layer):
         """Compute the sums."""
         x = bottom[0].read_data(self.memory).reshape(self.rows)
         if self.operation == "SUMSQ":
-            sums = self.xp.einsum("ij,ij->i", x, x)
+            sums = self.engine.sum_squares(x)
         else:
             sums = (self.xp.abs(x) if self.operation == "ASUM" else x).sum(axis=1)
         self.xp.multiply(sums, self.factor, out=top[0].write_data(self.memory).reshape(-1))

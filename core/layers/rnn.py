@@ -46,10 +46,10 @@ class RNN(RecurrentLayer):
         for t in range(len(cont)):
             self.xp.multiply(hidden, cont[t], out=self.hidden_in[t])
             hidden = self.sums[t]
-            hidden += self.hidden_in[t] @ weight
+            hidden += self.engine.matmul(self.hidden_in[t], weight)
             self.xp.tanh(hidden, out=hidden)
         output_weight, output_bias = self.read_param(-2), self.read_param(-1)
-        self.xp.matmul(rows(self.sums), output_weight.T, out=rows(self.output))
+        self.engine.matmul(rows(self.sums), output_weight.T, out=rows(self.output))
         self.output += output_bias
         self.xp.tanh(self.output, out=self.output)
         output[...] = self.output
@@ -64,13 +64,13 @@ class RNN(RecurrentLayer):
         for t in reversed(range(len(cont))):
             sums_diff[t] *= by_sums[t]
             if t:
-                sums_diff[t - 1] += (sums_diff[t] @ weight) * cont[t]
+                sums_diff[t - 1] += self.engine.matmul(sums_diff[t], weight) * cont[t]
         return sums_diff
 
     def _backward_output(self, output_diff: Any) -> Any:
         """Return the gradient of h, (T·N, H), from that of o, and add to those of W_ho and b_o."""
         flat = rows((1 - self.output * self.output) * output_diff)
         weight, bias = len(self.blobs) - 2, len(self.blobs) - 1
-        self.add_to_param(weight, lambda: flat.T @ rows(self.sums))
+        self.add_to_param(weight, lambda: self.engine.matmul(flat.T, rows(self.sums)))
         self.add_to_param(bias, lambda: flat.sum(axis=0))
-        return flat @ self.read_param(weight)
+        return self.engine.matmul(flat, self.read_param(weight))

@@ -7,9 +7,10 @@ is where after.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from dtrain.core.blob import Blob
@@ -58,21 +59,74 @@ class _State:
         storage.given_back = self.given_back
 
 
+class Watch:
+    """Knows which of the storages that it watches somebody has looked into, and so may have changed.
+
+    That is what costs no time where nobody does: most of a net's, from one replay to the next.
+
+    looked_into: since `clear`, in that order, by whomever: who watches too. of: whose `conclude` was the last.
+    """
+
+    def __init__(self) -> None:
+        self.looked_into: dict[Storage, None] = {}
+        self.of: FixedPlaces | None = None
+        self._watched = _make_watched(self.looked_into)
+        self._storages: dict[Storage, None] = {}
+
+    def add(self, storages: Iterable[Storage]) -> None:
+        """Watch these, too."""
+        for storage in storages:
+            storage.__class__ = self._watched
+            self._storages[storage] = None
+
+    def end(self) -> None:
+        """Watch none any more, and hold none."""
+        for storage in self._storages:
+            storage.__class__ = Storage
+        self._storages.clear()
+        self.looked_into.clear()
+        self.of = None
+
+
+def _make_watched(looked_into: dict[Storage, None]) -> type[Storage]:
+    """Return the type of storages that enter themselves when what they know of their values is asked for or set."""
+
+    def told(name: str) -> Any:
+        member = getattr(Storage, name)
+
+        def get(storage: Storage) -> Any:
+            looked_into[storage] = None
+            return member.__get__(storage)
+
+        def put(storage: Storage, value: Any) -> None:
+            looked_into[storage] = None
+            member.__set__(storage, value)
+
+        return property(get, put)
+
+    # What is set without one of these being asked for can be left to its own: it says nothing by itself.
+    members = {"__slots__": (), "copies": told("copies"), "valid": told("valid")}
+    return type("WatchedStorage", (Storage,), members)
+
+
 class FixedPlaces:
     """The places of one net's values around one captured pass. Arrays that it knows stay.
 
     Arguments:
         sources: the blobs that are written before the pass.
+        watch: one for all passes of the net; None: of this pass alone.
     """
 
-    def __init__(self, net: Net, sources: Sequence[Blob]) -> None:
+    def __init__(self, net: Net, sources: Sequence[Blob], watch: Watch | None = None) -> None:
         self._net = net
+        self._watch = watch or Watch()
         self._sources = {id(blob.data_tensor.storage) for blob in sources}
         self._source_shapes = [(blob, blob.shape) for blob in sources]
         self._begin: list[tuple[Storage, _State]] = []
-        self._read: list[tuple[Storage, list[tuple[Memory, Any]], set[Memory]]] = []
+        self._read: dict[Storage, tuple[list[tuple[Memory, Any]], set[Memory]]] = {}
+        self._unsteady: dict[Storage, None] = {}  # of those, what must be seen to in front of each replay
         self._awaited: list[tuple[Storage, list[tuple[Memory, Any]]]] = []
-        self._changed: list[tuple[Storage, _State]] = []
+        self._changed: dict[Storage, _State] = {}
 
     def record(self, run: Callable[[], None]) -> None:
         """Do `run`, which captures the pass, and note where values are before and behind it.
@@ -94,22 +148,23 @@ class FixedPlaces:
                 _put_back(storage, state)
             raise
         self._begin = begin
-        self._read = [(storage, *_on_device(state)) for storage, state in begin if _on_device(state)[0]]
-        self._awaited = [(storage, there) for storage, there, _ in self._read if id(storage) in self._sources]
-        self._find_changed({id(storage): state for storage, state in begin})
-        written = {id(storage) for storage, _ in self._changed}
+        self._read = {storage: _on_device(state) for storage, state in begin if _on_device(state)[0]}
+        self._awaited = [
+            (storage, there) for storage, (there, _) in self._read.items() if id(storage) in self._sources
+        ]
+        self._find_changed(dict(begin))
         for storage in on_host:
-            if storage.is_shown and id(storage) not in written:
+            if storage.is_shown and storage not in self._changed:
                 storage.valid.add(HOST)  # whoever holds the array may go on to change it
 
-    def _find_changed(self, begin: dict[int, _State]) -> None:
+    def _find_changed(self, begin: dict[Storage, _State]) -> None:
         """Note the storages that are written in the pass, or know anything else after it than before."""
         for storage in storages_of(self._net):
             is_written = _UNWRITTEN not in storage.valid
             storage.valid.discard(_UNWRITTEN)
             end = _State.of(storage)
-            if is_written or id(storage) not in begin or not end.is_same(begin[id(storage)]):
-                self._changed.append((storage, end))
+            if is_written or storage not in begin or not end.is_same(begin[storage]):
+                self._changed[storage] = end
 
     def undo(self) -> None:
         """Let storages know what they did before the pass was captured: it will not be replayed."""
@@ -135,9 +190,16 @@ class FixedPlaces:
 
     def prepare(self) -> None:
         """Bring the newest values to where the pass reads them, if somebody has changed them elsewhere."""
-        for storage, there, valid in self._read:
-            stays = all(storage.copies.get(memory) is array for memory, array in there)
-            if stays and storage.valid == valid and not storage.is_shown:
+        if self._watch.of is self:
+            looked_into = self._watch.looked_into | self._unsteady
+            to_see_to = [storage for storage in looked_into if storage in self._read]
+        else:
+            to_see_to = list(self._read)
+        for storage in to_see_to:
+            there, valid = self._read[storage]
+            if storage.is_shown and HOST in storage.valid:  # who holds that array need not ask again
+                self._unsteady[storage] = None
+            elif _is_there(storage, there, valid):
                 continue
             for memory, array in there:
                 if not storage.is_valid(memory):
@@ -150,8 +212,20 @@ class FixedPlaces:
 
     def conclude(self) -> None:
         """Say where values are now that the pass has been replayed."""
-        for storage, state in self._changed:
-            state.set(storage)
+        watch = self._watch
+        if watch.of is self:
+            for storage in list(watch.looked_into):
+                if storage in self._changed:
+                    self._changed[storage].set(storage)
+        else:
+            for storage, state in self._changed.items():
+                state.set(storage)
+            for storage, (there, valid) in self._read.items():
+                if not _is_there(storage, there, valid):
+                    self._unsteady[storage] = None
+            watch.add(chain(self._read, self._changed))
+            watch.of = self
+        watch.looked_into.clear()
 
     def _settle(self, storage: Storage) -> None:
         """Let the device have what is on the host, if it has had it before; alone, if somebody may hold the array."""
@@ -171,6 +245,11 @@ def _on_device(state: _State) -> tuple[list[tuple[Memory, Any]], set[Memory]]:
     """Return the valid copies on the device, by their memories, and all memories with valid ones."""
     there = [(memory, array) for memory, array in state.copies.items() if memory in state.valid]
     return [(memory, array) for memory, array in there if memory is not HOST], set(state.valid)
+
+
+def _is_there(storage: Storage, there: list[tuple[Memory, Any]], valid: set[Memory]) -> bool:
+    """Return whether a storage has these copies, and these are the memories where it has valid ones."""
+    return storage.valid == valid and all(storage.copies.get(memory) is array for memory, array in there)
 
 
 def pin(blobs: Sequence[Blob], memory: Memory) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -112,7 +113,7 @@ class Net:
             weights.update((name, w) for name, w in zip(names, layer_weights, strict=True) if w)
         return weights
 
-    @property
+    @cached_property
     def reading_layers(self) -> list[ReadingLayer]:
         """The layers that read records."""
         return [layer for layer in self.layers if isinstance(layer, ReadingLayer)]

@@ -50,15 +50,16 @@ def find_again(
 def run_again(net: Net, layers: Sequence[int], pass_index: int, done: Callable[[int], None]) -> None:
     """Run `layers` of `net` forward as in pass `pass_index`, calling `done` behind each."""
     statistics = [blob for i in layers for blob in net.layers[i].blobs[: net.layers[i].num_statistics]]
-    before = [blob.read_data().copy() for blob in statistics]
+    memory = net.context.engine.memory
+    before = [blob.read_data(memory).copy() for blob in statistics]
     random = net.context.random
     now, random.pass_index = random.pass_index, pass_index
     for i in layers:
-        net.forward_layer(i)
+        net.run_layer(i)
         done(i)
     random.pass_index = now
     for blob, values in zip(statistics, before, strict=True):
-        blob.write_data()[...] = values
+        blob.write_data(memory)[...] = values
 
 
 def let_go(net: Net, i: int) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from dtrain.core.blob import Blob
 from dtrain.core.engines.cupy.graph import CaptureFailed, Graph, Stage
 from dtrain.core.errors import UserError
-from dtrain.core.net.fixed_places import FixedPlaces, pin, put_back, settle
+from dtrain.core.net.fixed_places import FixedPlaces, Watch, pin, put_back, settle
 from dtrain.core.net.net import Net
 from dtrain.core.solver.device_pass import DevicePass
 from dtrain.core.solver.extra_values import NUM_EXTRA, Extra
@@ -57,12 +57,14 @@ class CapturedIteration(Iteration):
         super().__init__(*arguments)
         self._why_not = ""  # graphs are not made, or not any more
         self._is_checked = False
+        self._posted: Any = None  # the event behind the results, where they are under way
         self._num_warm = 0
         self._pass: DevicePass | None = None
         self._stage: Stage | None = None
         self._graphs: dict[
             tuple[bool, bool], _CapturedPass
         ] = {}  # of the first pass or not, of the last or not
+        self._watch = Watch()
         self._seed: int | None = None  # that the graphs draw with
         self._has_updated = False
 
@@ -156,6 +158,9 @@ class CapturedIteration(Iteration):
 
     def close(self) -> None:
         """Give back what graphs take; the GPU must be done with them."""
+        for layer in self._net.reading_layers:
+            layer.feed.stages_ahead = True
+        self._watch.end()
         self._graphs.clear()
         self._stage = None
 
@@ -172,8 +177,7 @@ class CapturedIteration(Iteration):
         if seed != self._seed:
             self._graphs.clear()
             self._seed = seed
-        self._arena.void_diffs()
-        self._exchange.iteration = iteration
+        self._exchange.iteration, self._posted = iteration, None
         updater.send(iteration, self._communicator.world_size)
         return self._pass
 
@@ -193,6 +197,8 @@ class CapturedIteration(Iteration):
             if why_not:
                 self._leave(why_not)
                 captured = None
+        if is_first and captured is None:  # a graph knows that there are none
+            self._arena.void_diffs()
         if self._why_not:
             work.run(*key)
         elif self._num_warm < NUM_WARM_UP:
@@ -202,9 +208,18 @@ class CapturedIteration(Iteration):
         elif captured is None:
             self._capture(work, key, sources)
         else:
-            self._net.activity.doing = "computing an iteration"
-            captured.replay(work, net)
+            self._replay(captured, work, is_last)
         net.context.random.pass_index += 1
+
+    def _replay(self, captured: _CapturedPass, work: DevicePass, is_last: bool) -> None:
+        """Give the GPU the pass, and do what can wait until it has something to do."""
+        self._net.activity.doing = "computing an iteration"
+        captured.replay(work, self._net)
+        if is_last:
+            self._posted = work.post()
+        captured.places.conclude()
+        for layer in self._net.reading_layers:
+            layer.feed.stage_ahead(layer.loader)
 
     def _run_sources(self, work: DevicePass) -> list[Blob]:
         """Run the layers without bottoms; return what they give."""
@@ -218,14 +233,16 @@ class CapturedIteration(Iteration):
         """Let the pass to come send what this rank has to tell all ranks."""
         extra = np.zeros(NUM_EXTRA, np.float32)
         self.requests.send(extra[:NUM_REQUESTS])
-        extra[Extra.BUSY_S] = self.pace.lap()
+        if self._communicator.world_size > 1:  # else nobody listens
+            extra[Extra.BUSY_S] = self.pace.lap()
         work.tell(extra)
 
     def _capture(self, work: DevicePass, key: tuple[bool, bool], sources: Sequence[Blob]) -> None:
         """Make the graph of a pass and replay it; run the pass, and all to come, layer by layer if that fails."""
         assert self._stage is not None
-        places, graphs, stage = FixedPlaces(self._net, sources), [], self._stage
-        why_not = ""
+        places, graphs, stage = FixedPlaces(self._net, sources, self._watch), [], self._stage
+        why_not, random = "", self._net.context.random
+        num_given = random.num_given
         try:
             places.record(lambda: graphs.append(stage.capture(lambda: work.run(*key))))
         except CaptureFailed as error:
@@ -242,13 +259,19 @@ class CapturedIteration(Iteration):
             )
         context = self._net.context
         self._graphs[key] = _CapturedPass(
-            graphs[0], places, context.random.pass_index, context.engine.scratch()
+            graphs[0],
+            places,
+            random.pass_index if random.num_given > num_given else None,
+            context.engine.scratch(),
         )
+        for layer in self._net.reading_layers:
+            layer.feed.stages_ahead = False  # replays have it done behind the launch
         graphs[0].replay()
 
     def _take_results(self, work: DevicePass) -> None:
         """Wait for the GPU, and take in the loss and what all ranks have told."""
-        event, cupy = work.post(), self._net.context.engine.xp
+        event, cupy = self._posted or work.post(), self._net.context.engine.xp
+        self._posted = None
         self._net.activity.doing = "waiting for the GPU to do an iteration"
         began = time.monotonic()
         self._communicator.wait_for(lambda: has_happened(cupy, event))
@@ -278,9 +301,12 @@ class CapturedIteration(Iteration):
 
 
 class _CapturedPass:
-    """A graph, where its values are, and the number of the pass that it was captured in."""
+    """A graph, where its values are, and the number of the pass that it was captured in; None: it draws nothing.
 
-    def __init__(self, graph: Graph, places: FixedPlaces, pass_index: int, scratch: Any) -> None:
+    Whoever replays it lets `places` conclude.
+    """
+
+    def __init__(self, graph: Graph, places: FixedPlaces, pass_index: int | None, scratch: Any) -> None:
         self.places = places
         self._scratch = (
             scratch  # which others may have made larger, and so another, when the graph runs again
@@ -291,6 +317,6 @@ class _CapturedPass:
     def replay(self, work: DevicePass, net: Net) -> None:
         """Run the pass again, with the sources that there are now."""
         self.places.prepare()
-        work.set_replays(net.context.random.pass_index - self._pass_index)
+        if self._pass_index is not None:
+            work.set_replays(net.context.random.pass_index - self._pass_index)
         self._graph.replay()
-        self.places.conclude()

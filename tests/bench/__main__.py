@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from all_reduce import bench_all_reduce
+from captured import bench_captured
 from engines import bench_engines
 from guards import bench_guards
 from measuring import HAS_TORCH, ROUNDS, lenet_database, median, run_program
@@ -174,6 +175,7 @@ BENCHMARKS: dict[str, Callable[[Path], None]] = {
     "scaling": bench_scaling,
     "guards": bench_guards,
     "overhead": bench_overhead,
+    "captured": bench_captured,
     "overlap": bench_overlap,
     "simulate": bench_simulate,
     "update": bench_update,

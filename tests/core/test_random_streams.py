@@ -29,6 +29,15 @@ def test_for_pass_of_different_uses_shares_no_number() -> None:
     assert len(set(numbers)) == len(numbers)
 
 
+def test_generators_of_passes_are_counted_and_those_of_fillers_are_not() -> None:
+    streams = RandomStreams(1)
+    streams.for_filler("weight")
+    assert streams.num_given == 0
+    for name in ("drop", "other", "drop"):
+        streams.for_pass(name)
+    assert streams.num_given == 3
+
+
 def test_for_filler_is_the_same_on_every_rank_and_in_every_pass() -> None:
     streams = RandomStreams(5, rank=3)
     streams.pass_index = 9

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import weakref
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -19,10 +18,12 @@ import pytest
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from dtrain.dist.cupy_library import load_cupy
+from tests.played.cublas import play_cublas
 from tests.played.cuda import Cuda
 from tests.played.graphs import MemoryPool, Stream, enter_memory, repeat
-from tests.played.host_traffic import JOINING, MOST_JOINED, WAITING, refuse_host
+from tests.played.host_traffic import JOINING, MOST_JOINED, PRODUCTS, WAITING, refuse_host, refuse_product
 from tests.played.kernels import PlayedRawKernel
+from tests.played.memory import address_of
 
 REAL_GPU = "DTRAIN_REAL_GPU"  # if set, tests of engines for GPUs run on the one here, and nothing is played
 
@@ -41,6 +42,7 @@ class DeviceArray(NDArrayOperatorsMixin):
         raise TypeError("Implicit conversion to a NumPy array is not allowed; use .get()")
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        _check_function(ufunc.__name__, inputs)
         return _call(getattr(ufunc, method), inputs, kwargs)
 
     def __array_function__(
@@ -52,6 +54,8 @@ class DeviceArray(NDArrayOperatorsMixin):
     def __getattr__(self, name: str) -> Any:
         if name in WAITING:
             refuse_host(f"{name} of an array")
+        if name in PRODUCTS:
+            refuse_product()
         value = getattr(self._values, name)
         return (lambda *args, **kwargs: _call(value, args, kwargs)) if callable(value) else _wrap(value)
 
@@ -123,21 +127,7 @@ class DeviceArray(NDArrayOperatorsMixin):
     @property
     def data(self) -> SimpleNamespace:
         """Where the values lie, for libraries that are given addresses."""
-        root = self._values
-        while isinstance(root.base, np.ndarray):
-            root = root.base
-        address = self._values.ctypes.data
-        _GIVEN[address] = weakref.ref(root), root.ctypes.data + root.nbytes
-        return SimpleNamespace(ptr=address)
-
-
-_GIVEN: dict[int, tuple[weakref.ref[np.ndarray], int]] = {}  # by address: the memory, and where it ends
-
-
-def room_at(address: int) -> int:
-    """Return how many bytes there are from an address that `data.ptr` has given; 0 if the memory is gone."""
-    root, end = _GIVEN[address]
-    return end - address if root() is not None else 0
+        return SimpleNamespace(ptr=address_of(self._values))
 
 
 class PlayedCupy(ModuleType):
@@ -168,8 +158,12 @@ class PlayedCupy(ModuleType):
         """Return a pool that has nothing left over."""
         return MemoryPool()
 
+    def ascontiguousarray(self, values: Any, dtype: Any = None) -> DeviceArray:
+        """As asarray, but what has gaps is copied."""
+        array = self.asarray(values, dtype)
+        return array if array.flags.c_contiguous else array.copy()
+
     array = asarray
-    ascontiguousarray = asarray
 
     def asnumpy(self, array: DeviceArray) -> np.ndarray:
         """Return a copy on the host."""
@@ -199,6 +193,7 @@ class _Ufunc:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         assert kwargs.keys() <= {"out", "dtype"}, kwargs
+        _check_function(self._ufunc.__name__, args)
         return _call(self._ufunc, args, kwargs)
 
     def reduceat(self, array: Any, indices: Any, axis: int = 0) -> Any:
@@ -231,7 +226,9 @@ def _wrap(value: Any) -> Any:
 
 
 def _check_function(name: str, args: tuple[Any, ...]) -> None:
-    """Refuse a function that cupy waits in, or copies to the device for."""
+    """Refuse a function that cupy waits in, copies to the device for, or refuses itself."""
+    if name in PRODUCTS:
+        refuse_product()
     if name in WAITING:
         refuse_host(name)
     if name in JOINING and len(args[0]) > MOST_JOINED:
@@ -261,7 +258,7 @@ def _unwrap(value: Any) -> Any:
 
 
 def play_cupy(monkeypatch: pytest.MonkeyPatch, num_devices: int = 1) -> Any:
-    """Let engines find a driver, the played cupy and so many GPUs; return that cupy, or the real one (REAL_GPU)."""
+    """Let engines find a driver, cupy, cuBLAS and so many GPUs, all played; return cupy. REAL_GPU: the real one."""
     if os.environ.get(REAL_GPU):
         if num_devices != 1:
             pytest.skip("other numbers of GPUs are played, and this is a real one")
@@ -270,4 +267,5 @@ def play_cupy(monkeypatch: pytest.MonkeyPatch, num_devices: int = 1) -> Any:
     played.cuda = Cuda(num_devices)
     monkeypatch.setattr("dtrain.core.engines.cupy.devices._find_driver", lambda: None)
     monkeypatch.setattr("dtrain.core.engines.cupy.devices.load_cupy", lambda: played)
+    play_cublas(monkeypatch)
     return played

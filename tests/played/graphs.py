@@ -246,9 +246,6 @@ class Stream:
 NULL = Stream(null=True)
 
 
-EVENTS: weakref.WeakValueDictionary[int, Event] = weakref.WeakValueDictionary()  # by their ptr
-
-
 class Event:
     """cupy.cuda.Event."""
 
@@ -258,8 +255,6 @@ class Event:
         self.ptr = id(self)
         self.by_ptr[self.ptr] = self
         self.is_captured = False
-        self.ptr = id(self)
-        EVENTS[self.ptr] = self
         self.stream = NULL
         self._late: list[Action] = []
 

@@ -2,7 +2,8 @@
 
 A graph has kernels, copies within the device, and nothing of what Python did between them. So nothing may wait for
 the device, read a value of it, copy from or to memory of the host, or have a result whose size depends on values; and
-no kernel may be launched for the first time, when it is compiled and loaded.
+no kernel may be launched for the first time, when it is compiled and loaded. And cupy's own products of matrices are
+refused, as cupy does.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ WAITING = frozenset(
         nonzero partition put putmask sort tofile tolist trim_zeros unique""",
     )
 )
+
+# Functions, and a method of arrays, that cupy has cuBLAS carry out, and refuses where a stream is captured.
+PRODUCTS = frozenset(("dot", "einsum", "inner", "matmul", "outer", "tensordot", "vdot"))
 
 # Functions that take any number of arrays: for more than so many small ones cupy copies a table to the device.
 JOINING = frozenset(("concatenate", "stack", "vstack", "hstack", "dstack", "column_stack"))
@@ -52,3 +56,9 @@ def refuse_host(what: str) -> None:
     """Raise HostTraffic if this thread is in forbid_host; what played devices say of themselves."""
     if is_forbidden():
         raise HostTraffic(f"a captured iteration must stay on the device, got {what}")
+
+
+def refuse_product() -> None:
+    """Raise what cupy does for a product of matrices if this thread is in forbid_host."""
+    if is_forbidden():
+        raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")

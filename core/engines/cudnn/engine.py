@@ -21,12 +21,12 @@ from dtrain.core.engines.cudnn.fused import FusedWeighted
 from dtrain.core.engines.cudnn.inner_product import InnerProduct
 from dtrain.core.engines.cudnn.library import load_library
 from dtrain.core.engines.cudnn.lrn import LRN
-from dtrain.core.engines.cudnn.matrix import Matrices
 from dtrain.core.engines.cudnn.memory import Memories
 from dtrain.core.engines.cudnn.pooling import Pooling
 from dtrain.core.engines.cudnn.softmax import Softmax
 from dtrain.core.engines.cupy.engine import CupyEngine
 from dtrain.core.engines.cupy.kernels import Kernel
+from dtrain.core.engines.cupy.matrix import Matrices
 from dtrain.core.engines.cupy.running_sums import RunningSums
 from dtrain.core.engines.cupy.softmax_loss import SoftmaxLoss
 from dtrain.core.engines.engine import ENGINES, Engine, Promises
@@ -97,7 +97,7 @@ class CudnnEngine(Engine):
         if allows_tf32 is None:
             allows_tf32 = ALLOWS_TF32
         self.math_type = dnn.DEFAULT_MATH if allows_tf32 else dnn.EXACT_MATH
-        self.matrices = Matrices(self.xp, allows_tf32)
+        self.matrices = Matrices(fallback.cublas, allows_tf32)
         if half is not None:
             self.math_type = dnn.TENSOR_MATH
         self.is_deterministic = is_deterministic
@@ -121,6 +121,16 @@ class CudnnEngine(Engine):
         """As CupyEngine has it, which draws the random numbers."""
         drawing: Any = self.fallback
         return drawing.replays
+
+    def matmul(self, a: Any, b: Any, out: Any = None) -> Any:
+        """As CupyEngine has it, in strict float32."""
+        assert self.fallback is not None
+        return self.fallback.matmul(a, b, out)
+
+    def sum_squares(self, x: Any) -> Any:
+        """As CupyEngine has it."""
+        assert self.fallback is not None
+        return self.fallback.sum_squares(x)
 
     def kernel(self, name: str, source: str, **macros: str) -> Kernel:
         """Return a kernel of our own, the same one each time."""

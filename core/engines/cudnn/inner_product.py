@@ -36,9 +36,8 @@ class InnerProduct:
     def forward(self, x: Blob, weight: Blob, bias: Blob | None, y: Blob) -> None:
         """Compute y = x·Wᵀ + b."""
         y_data = y.write_data(self.plain)
-        operands = self._read(x, self.x_shape), self._read(weight, self.weight_shape)
-        target = y_data.reshape(self.y_shape)
-        self.matrices.multiply(*operands, target, transpose_b=not self.spec.transposed)
+        x_data = self._read(x, self.x_shape)
+        self.matrices.multiply(x_data, self._read_kn(weight), y_data.reshape(self.y_shape))
         self._epilogue.run(y_data, self.plain, bias)
 
     def backward(self, x: Blob, weight: Blob, bias: Blob | None, y: Blob, wanted: Wanted) -> None:
@@ -48,14 +47,17 @@ class InnerProduct:
             diff, is_sum = weight.join_diff(self.plain)
             x_data = self._read(x, self.x_shape)
             left, right = (x_data, y_diff) if self.spec.transposed else (y_diff, x_data)
-            target = diff.reshape(self.weight_shape)
-            self.matrices.multiply(left, right, target, transpose_a=True, adds=is_sum)
+            self.matrices.multiply(left.T, right, diff.reshape(self.weight_shape), adds=is_sum)
         if wanted.bias and bias is not None:
             bias.add_to_diff(y.read_diff(self.plain).reshape(self.y_shape).sum(axis=0), self.plain)
         if wanted.x:
             target = x.write_diff(self.plain).reshape(self.x_shape)
-            operands = y_diff, self._read(weight, self.weight_shape)
-            self.matrices.multiply(*operands, target, transpose_b=self.spec.transposed)
+            self.matrices.multiply(y_diff, self._read_kn(weight).T, target)
+
+    def _read_kn(self, weight: Blob) -> Any:
+        """Return the weight as (K, N)."""
+        values = self._read(weight, self.weight_shape)
+        return values if self.spec.transposed else values.T
 
     def _read(self, blob: Blob, shape: tuple[int, int]) -> Any:
         """Return a blob's data as a matrix of the type that is multiplied."""

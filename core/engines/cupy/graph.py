@@ -104,13 +104,13 @@ class Mailbox:
         self.sent = cupy.zeros(count, np.float64)
         memory = cupy.cuda.alloc_pinned_memory(self.sent.nbytes)
         self._values = np.frombuffer(memory, np.float64, count)
+        self._posted = cupy.cuda.Event(disable_timing=True)
 
     def post(self) -> Any:
-        """Have `sent` copied when the current stream comes to it; return the event behind that."""
+        """Have `sent` copied when the current stream comes to it; return the event behind that, always the same."""
         self.sent.get(out=self._values, blocking=False)
-        event = self._cuda.Event(disable_timing=True)
-        event.record(self._cuda.get_current_stream())
-        return event
+        self._posted.record(self._cuda.get_current_stream())
+        return self._posted
 
     def take(self) -> NDArray[np.float64]:
         """Return what has come, once the event of `post` has happened; for reading, until the next `post`."""

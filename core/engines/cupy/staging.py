@@ -101,7 +101,7 @@ class StagedFeed(Feed):
             return np.ndarray(num_bytes, np.uint8, self._cupy.cuda.alloc_pinned_memory(max(num_bytes, 1)))
 
     def next(self, loader: Loader, tops: Sequence[Blob]) -> None:
-        """Consume the next batch, and have the one after it copied if the reader has it ready."""
+        """Consume the next batch; have the one after it copied, if stage_ahead is not left to others."""
         self._let_go_copied(loader)
         place = self._staged or self._stage(loader.take(), loader)
         self._staged = None
@@ -115,7 +115,16 @@ class StagedFeed(Feed):
                 blob.reshape(*values.shape)
                 blob.write_data(self._engine.memory)[...] = values
         place.used.record(stream)
-        self._stage_ahead(loader)
+        if self.stages_ahead:
+            self.stage_ahead(loader)
+
+    def stage_ahead(self, loader: Loader) -> None:
+        """Have the next batch copied, unless it is, or somebody would have to wait for that."""
+        self._let_go_copied(loader)
+        if self._staged is None and self._places and self._places[self._turn].batch is None:
+            batch = loader.take_ready()
+            if batch is not None:
+                self._staged = self._stage(batch, loader)
 
     def drop(self) -> None:
         """Forget what was copied ahead, once nothing is being copied from memory that the reader will fill again."""
@@ -149,14 +158,6 @@ class StagedFeed(Feed):
         place.let_go(loader)
         place.load(batch, self._stream)
         return place
-
-    def _stage_ahead(self, loader: Loader) -> None:
-        """Have the next batch copied, unless somebody would have to wait for that."""
-        self._let_go_copied(loader)
-        if self._places[self._turn].batch is None:
-            batch = loader.take_ready()
-            if batch is not None:
-                self._staged = self._stage(batch, loader)
 
     def _let_go_copied(self, loader: Loader) -> None:
         for place in self._places:

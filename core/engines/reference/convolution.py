@@ -29,7 +29,7 @@ class Convolution:
         self.x_shape = one_batch_axis(spec.x_shape, spec.axis)
         self.y_shape = one_batch_axis(spec.y_shape, spec.axis)
         fine, coarse = (self.y_shape, self.x_shape) if spec.transposed else (self.x_shape, self.y_shape)
-        self.correlation = _create_correlation(spec, fine, coarse, engine.xp)
+        self.correlation = _create_correlation(spec, fine, coarse, engine)
 
     def forward(self, x: Blob, weight: Blob, bias: Blob | None, y: Blob) -> None:
         """Compute y.data."""
@@ -76,12 +76,12 @@ class Deconvolution(Convolution):
 
 
 def _create_correlation(
-    spec: ConvolutionSpec, fine: Shape, coarse: Shape, xp: Any
+    spec: ConvolutionSpec, fine: Shape, coarse: Shape, engine: Engine
 ) -> Correlation | DepthwiseCorrelation:
     """Return the faster kind of correlation between images of shapes `fine` and `coarse`, (N, C, spatial…)."""
     kernel = spec.weight_shape[2:]
     if is_depthwise(fine[1], coarse[1], spec.group, kernel):
         phases = Phases(fine[2:], kernel, spec.stride, spec.pad, spec.dilation)
-        return DepthwiseCorrelation(xp, phases, coarse[2:], fine[1], coarse[1])
-    lowering = Lowering(xp, fine[2:], kernel, spec.stride, spec.pad, spec.dilation, coarse[2:])
-    return Correlation(xp, lowering, fine[1], coarse[1], spec.group)
+        return DepthwiseCorrelation(engine, phases, coarse[2:], fine[1], coarse[1])
+    lowering = Lowering(engine.xp, fine[2:], kernel, spec.stride, spec.pad, spec.dilation, coarse[2:])
+    return Correlation(engine, lowering, fine[1], coarse[1], spec.group)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from dtrain.core.engines.engine import Engine
 from dtrain.core.engines.reference.lowering import Lowering
 from dtrain.core.engines.reference.scratch import Scratch
 
@@ -22,16 +23,19 @@ class Correlation:
     To lower images once more for the weight's gradient is then cheaper than to keep the columns of all.
     """
 
-    def __init__(self, xp: Any, lowering: Lowering, num_fine: int, num_coarse: int, group: int) -> None:
-        self.xp = xp
+    def __init__(
+        self, engine: Engine, lowering: Lowering, num_fine: int, num_coarse: int, group: int
+    ) -> None:
+        self.xp = engine.xp
+        self.matmul = engine.matmul
         self.lowering = lowering
         self.num_fine = num_fine
         self.num_coarse = num_coarse
         self.group = group
         self.filter_size = num_fine // group * math.prod(lowering.kernel)
         self.block = max(1, BLOCK_VALUES // math.prod(lowering.columns_shape(num_fine, 1)))
-        self._columns = Scratch(xp)
-        self._coarse_columns = Scratch(xp)
+        self._columns = Scratch(self.xp)
+        self._coarse_columns = Scratch(self.xp)
 
     def correlate(self, fine: Any, weight: Any, bias: Any, coarse: Any) -> None:
         """Overwrite `coarse` by weight ⋆ fine + bias (one per coarse channel; None: no bias)."""
@@ -39,7 +43,7 @@ class Correlation:
         for block in self._blocks(fine):
             columns = self._lower(fine[block])
             product = self._take_coarse_columns(coarse[block])
-            self.xp.matmul(filters, columns, out=self._by_group(product))
+            self.matmul(filters, columns, out=self._by_group(product))
             images = self.xp.moveaxis(product, -1, 0)
             if bias is None:
                 coarse[block] = images
@@ -51,7 +55,7 @@ class Correlation:
         filters = self._filters(weight).transpose(0, 2, 1)
         for block in self._blocks(fine):
             columns = self._take_columns(fine[block])
-            self.xp.matmul(filters, self._lower_coarse(coarse[block]), out=self._by_group(columns))
+            self.matmul(filters, self._lower_coarse(coarse[block]), out=self._by_group(columns))
             self.lowering.sum_back(columns, fine[block])
 
     def add_weight_gradient(self, fine: Any, coarse: Any, weight_diff: Any) -> None:
@@ -59,7 +63,7 @@ class Correlation:
         filters_diff = self._filters(weight_diff).transpose(0, 2, 1)  # BLAS is a third faster this way round
         for block in self._blocks(fine):
             columns = self._lower(fine[block])
-            filters_diff += columns @ self._lower_coarse(coarse[block]).transpose(0, 2, 1)
+            filters_diff += self.matmul(columns, self._lower_coarse(coarse[block]).transpose(0, 2, 1))
 
     def _blocks(self, images: Any) -> Iterator[slice]:
         return (slice(start, start + self.block) for start in range(0, len(images), self.block))

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from dtrain.core.engines.engine import Engine
 from dtrain.core.engines.reference.phases import Phase, Phases
 from dtrain.core.engines.reference.scratch import Scratch
 
@@ -32,15 +33,18 @@ def is_depthwise(num_fine: int, num_coarse: int, group: int, kernel: Shape) -> b
 class DepthwiseCorrelation:
     """Cross-correlate with k filters for each channel: weight (C·k, 1, kernel…), coarse (N, C·k, output…)."""
 
-    def __init__(self, xp: Any, phases: Phases, output: Shape, num_fine: int, num_coarse: int) -> None:
-        self.xp = xp
+    def __init__(self, engine: Engine, phases: Phases, output: Shape, num_fine: int, num_coarse: int) -> None:
+        self.xp = engine.xp
+        self.matmul = engine.matmul
         self.grid = phases.grid
         self.output = output
         self.num_filters = num_coarse // num_fine
         self.num_lines, self.line = math.prod(phases.kernel[:-1]), phases.kernel[-1]
         self.across, self.along = phases.along(slice(0, -1)), phases.along(slice(-1, None))
         self.farthest_line, self.farthest_tap = _farthest(self.across), _farthest(self.along)
-        self._scratch = {name: Scratch(xp) for name in ("plane", "columns", "products", "sums", "coarse")}
+        self._scratch = {
+            name: Scratch(self.xp) for name in ("plane", "columns", "products", "sums", "coarse")
+        }
 
     def correlate(self, fine: Any, weight: Any, bias: Any, coarse: Any) -> None:
         """Overwrite `coarse` by weight ⋆ fine + bias (one per coarse channel; None: no bias)."""
@@ -85,7 +89,7 @@ class DepthwiseCorrelation:
                     start = self.farthest_line + self.farthest_tap - tap.offset
                     shifted[:, :, i] = padded[:, :, start : start + run]
                 rows = shifted.reshape(len(shifted), -1, run)
-                product = self.xp.matmul(rows, columns.transpose(0, 2, 1))
+                product = self.matmul(rows, columns.transpose(0, 2, 1))
                 filters_diff[:, :, lines.selection] += product.reshape(*shifted.shape[:3], self.line)
 
     # -- layout --------------------------------------------------------------------------------------------
@@ -153,7 +157,7 @@ class DepthwiseCorrelation:
         products = self._scratch["products"].take(
             (num_channels, math.prod(rows), columns.shape[2]), columns.dtype
         )
-        self.xp.matmul(filters.reshape(num_channels, -1, num_taps), columns, out=products)
+        self.matmul(filters.reshape(num_channels, -1, num_taps), columns, out=products)
         return products.reshape(num_channels, *rows, -1)
 
     def _coarse_columns(self, padded: Any, block: Any, taps: Phase) -> Any:

@@ -14,14 +14,14 @@ class InnerProduct:
 
     def __init__(self, spec: InnerProductSpec, engine: Engine) -> None:
         self.spec = spec
-        self.xp = engine.xp
+        self.matmul = engine.matmul
         self.memory = engine.memory
 
     def forward(self, x: Blob, weight: Blob, bias: Blob | None, y: Blob) -> None:
         """Compute y = x·Wᵀ + b."""
         x_data = self._rows(x.read_data(self.memory), self.spec.num_inputs)
         y_data = self._rows(y.write_data(self.memory), self.spec.num_outputs)
-        self.xp.matmul(x_data, self._kn(weight.read_data(self.memory)), out=y_data)
+        self.matmul(x_data, self._kn(weight.read_data(self.memory)), out=y_data)
         if bias is not None:
             y_data += bias.read_data(self.memory)
 
@@ -36,14 +36,14 @@ class InnerProduct:
             bias.add_to_diff(y_diff.sum(axis=0), self.memory)
         if wanted.x:
             x_diff = self._rows(x.write_diff(self.memory), self.spec.num_inputs)
-            self.xp.matmul(y_diff, self._kn(weight.read_data(self.memory)).T, out=x_diff)
+            self.matmul(y_diff, self._kn(weight.read_data(self.memory)).T, out=x_diff)
 
     def _add_product(self, left: Any, right: Any, weight: Blob) -> None:
         diff, is_sum = weight.join_diff(self.memory)
         if is_sum:
-            diff += left @ right
+            diff += self.matmul(left, right)
         else:
-            self.xp.matmul(left, right, out=diff)
+            self.matmul(left, right, out=diff)
 
     def _rows(self, array: Any, num_columns: int) -> Any:
         return array.reshape(self.spec.num_rows, num_columns)

@@ -96,7 +96,7 @@ class RecurrentLayer(Layer):
         diff = self.run_steps_back(top[0].read_diff(self.memory), cont)
         flat = rows(diff)
         self.add_to_param(BIAS, lambda: flat.sum(axis=0))
-        self.add_to_param(self.hidden_weight, lambda: flat.T @ rows(self.hidden_in))
+        self.add_to_param(self.hidden_weight, lambda: self.engine.matmul(flat.T, rows(self.hidden_in)))
         self._backward_weighted(INPUT_WEIGHT, flat, bottom[0], propagate_down[0])
         if self.sequence.has_static:
             self._backward_weighted(STATIC_WEIGHT, diff.sum(axis=0), bottom[2], propagate_down[2])
@@ -165,20 +165,22 @@ class RecurrentLayer(Layer):
         """Set the sums to W_x·x + b + W_static·static, for all steps at once."""
         flat = rows(self.sums)
         x = bottom[0].read_data(self.memory).reshape(len(flat), self.sequence.num_inputs)
-        self.xp.matmul(x, self.read_param(INPUT_WEIGHT).T, out=flat)
+        self.engine.matmul(x, self.read_param(INPUT_WEIGHT).T, out=flat)
         added = self.read_param(BIAS)
         if self.sequence.has_static:
             static = bottom[2].read_data(self.memory).reshape(bottom[2].shape[0], self.sequence.num_static)
-            added = added + static @ self.read_param(STATIC_WEIGHT).T
+            added = added + self.engine.matmul(static, self.read_param(STATIC_WEIGHT).T)
         self.sums += added
 
     def _backward_weighted(self, index: int, diff: Any, bottom: Blob, wants_bottom: bool) -> None:
         """Take `diff`, the gradient of bottom·Wᵀ, on to the weight (param `index`) and to the bottom."""
         weight = self.read_param(index)
         shape = (len(diff), weight.shape[1])
-        self.add_to_param(index, lambda: diff.T @ bottom.read_data(self.memory).reshape(shape))
+        self.add_to_param(
+            index, lambda: self.engine.matmul(diff.T, bottom.read_data(self.memory).reshape(shape))
+        )
         if wants_bottom:
-            self.xp.matmul(diff, weight, out=bottom.write_diff(self.memory).reshape(shape))
+            self.engine.matmul(diff, weight, out=bottom.write_diff(self.memory).reshape(shape))
 
     def _initial_state(self, bottom: Sequence[Blob]) -> Sequence[Blob]:
         if self.is_exposed:

@@ -18,6 +18,7 @@ import numpy as np
 
 from dtrain.core.engines.reference.correlation import Correlation
 from dtrain.core.engines.reference.depthwise import DepthwiseCorrelation
+from dtrain.core.engines.reference.engine import ReferenceEngine
 from dtrain.core.engines.reference.lowering import Lowering
 from dtrain.core.engines.reference.phases import Phases
 
@@ -71,9 +72,10 @@ def main() -> None:
     dy = random.standard_normal((num_images, num_channels, *output), np.float32)
     weight = random.standard_normal((num_channels, 1, *KERNEL), np.float32)
     phases = Phases((size, size), KERNEL, (stride, stride), PAD, DILATION)
-    depthwise = DepthwiseCorrelation(np, phases, output, num_channels, num_channels)
+    engine = ReferenceEngine()
+    depthwise = DepthwiseCorrelation(engine, phases, output, num_channels, num_channels)
     lowering = Lowering(np, (size, size), KERNEL, (stride, stride), PAD, DILATION, output)
-    plain = Correlation(np, lowering, num_channels, num_channels, num_channels)
+    plain = Correlation(engine, lowering, num_channels, num_channels, num_channels)
     result = {
         "depthwise_ms": median_ms(ours(depthwise, x, weight, dy)),
         "plain_ms": median_ms(ours(plain, x, weight, dy)),

@@ -12,7 +12,8 @@ from gpu_nets import seconds_on_gpu
 from gpu_played import IS_PLAYED, play_if_asked
 
 from dtrain.core.engines import create_engine
-from dtrain.core.engines.cudnn.matrix import Matrices
+from dtrain.core.engines.cupy.cublas import Cublas
+from dtrain.core.engines.cupy.matrix import Matrices
 from dtrain.core.engines.engine import Engine
 
 SIZE, COPY_BYTES = (64, 1 << 12) if IS_PLAYED else (8192, 1 << 32)
@@ -33,14 +34,14 @@ def main() -> None:
     play_if_asked()
     engine = create_engine("cudnn", "BF16")
     xp: Any = engine.xp
-    matrices = Matrices(xp, allows_tf32=True)
+    matrices = Matrices(Cublas(xp), allows_tf32=True)
     rates: dict[str, float | str] = {"engine": engine.describe()}
     different = np.random.default_rng(0).standard_normal((SIZE, NUM_DIFFERENT), np.float32)
     values = np.tile(different, (1, SIZE // NUM_DIFFERENT))
     for title, dtype in DTYPES.items():
         left = xp.asarray(values.astype(dtype))
         out = xp.empty((SIZE, SIZE), dtype)
-        seconds = best_seconds(engine, lambda a=left, c=out: matrices.multiply(a, a, c, transpose_b=True))  # type: ignore[misc]
+        seconds = best_seconds(engine, lambda a=left, c=out: matrices.multiply(a, a.T, c))  # type: ignore[misc]
         rates[f"{title}_flops"] = 2 * SIZE**3 / seconds
     source = xp.zeros(COPY_BYTES // 8, np.float32)
     target = xp.empty_like(source)

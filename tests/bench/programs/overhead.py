@@ -54,7 +54,7 @@ def least_us_by_layer(solver: Solver, num_times: int) -> tuple[list[float], list
         return run_timed
 
     with_times: Any = net
-    with_times.forward_layer = timed("forward", net.forward_layer)
+    with_times.run_layer = timed("forward", net.run_layer)
     with_times.backward_layer = timed("backward", net.backward_layer)
     solver.step(num_times)
     forward, backward = ([least[name, i] for i in range(len(net.layers))] for name in ("forward", "backward"))

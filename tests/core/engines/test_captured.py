@@ -34,6 +34,15 @@ REFUSED: dict[str, tuple[Do, str]] = {
         "first launch of the kernel statistics",
     ),
 }
+PRODUCTS: dict[str, Do] = {
+    "operator": lambda xp, x, i: x @ x.T,
+    "matmul": lambda xp, x, i: xp.matmul(x, x.T, out=xp.zeros((3, 3))),
+    "dot": lambda xp, x, i: xp.dot(x, x.T),
+    "method": lambda xp, x, i: x.dot(x.T),
+    "tensordot": lambda xp, x, i: xp.tensordot(x, x, 2),
+    "einsum": lambda xp, x, i: xp.einsum("ij,ij->i", x, x),
+    "numpy": lambda xp, x, i: np.matmul(x, x.T),
+}
 PASSED: dict[str, Do] = {
     "number into a slice": lambda xp, x, i: x.__setitem__(slice(1), 2.0),
     "array into places": lambda xp, x, i: x.__setitem__(i, x[i] * 2),
@@ -51,6 +60,15 @@ def test_forbid_host_refuses(name: str) -> None:
     x, indices = xp.ones((3, 4)), xp.arange(3)
     with forbid_host(), pytest.raises(HostTraffic, match=words):
         do(xp, x, indices)
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_forbid_host_refuses_a_product_as_cupy_does(name: str) -> None:
+    xp = PlayedCupy("cupy")
+    x, indices = xp.ones((3, 4)), xp.arange(3)
+    PRODUCTS[name](xp, x, indices)
+    with forbid_host(), pytest.raises(NotImplementedError, match="calling cuBLAS API during stream capture"):
+        PRODUCTS[name](xp, x, indices)
 
 
 @pytest.mark.parametrize("name", PASSED)

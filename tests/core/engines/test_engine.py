@@ -128,3 +128,15 @@ def test_engine_with_a_fallback_on_other_memory_gives_the_same_results() -> None
     host = create_engine("reference")
     partial = PartialEngine()
     assert run_two_layers(partial, partial) == run_two_layers(host, host)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_on_a_cpu_have_the_bits_of_numpys(dtype: DTypeLike) -> None:
+    random, engine = np.random.default_rng(3), create_engine("reference")
+    x, y = random.random((3, 50, 70)).astype(dtype), random.random((3, 70, 40)).astype(dtype)
+    out = np.empty((3, 50, 40), dtype)
+    assert engine.matmul(x, y, out=out) is out
+    assert np.array_equal(out, np.matmul(x, y))
+    assert np.array_equal(engine.matmul(x[0].T, x[1]), x[0].T @ x[1])
+    assert engine.sum_squares(x.reshape(-1)) == np.dot(x.reshape(-1), x.reshape(-1))
+    assert np.array_equal(engine.sum_squares(x[0]), np.einsum("ij,ij->i", x[0], x[0]))

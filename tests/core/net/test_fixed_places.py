@@ -9,10 +9,10 @@ import pytest
 
 from dtrain.core.engines import create_engine
 from dtrain.core.kept import Kept
-from dtrain.core.net.fixed_places import FixedPlaces, pin, put_back, settle
+from dtrain.core.net.fixed_places import FixedPlaces, Watch, pin, put_back, settle, storages_of
 from dtrain.core.net.memory_sharing import share_memory
 from dtrain.core.net.net import Net
-from dtrain.core.tensor import HOST
+from dtrain.core.tensor import HOST, Storage, Tensor
 from tests.core.net_builder import make_net
 from tests.played.cupy import play_cupy
 
@@ -106,11 +106,86 @@ def test_params_that_the_host_has_changed_are_brought_to_the_pass(net: Net) -> N
         assert (there.get() == value).all()
         places.conclude()
         net.refresh()
+    for value in (5, 6):
+        held[...] = value
+        places.prepare()
+        assert (there.get() == value).all()
+        places.conclude()
     weight.data_tensor.storage.copies[memory] = there.copy() * 2  # as if somebody had other memory for it
     weight.data_tensor.storage.valid = {memory}
     places.prepare()
     assert weight.data_tensor.storage.copies[memory] is there
-    assert (there.get() == 8).all()
+    assert (there.get() == 12).all()
+
+
+def test_watch_knows_the_storages_that_somebody_has_looked_into_alone() -> None:
+    tensors = [Tensor((2, 3)) for _ in range(4)]
+    for tensor in tensors:
+        tensor.write()[...] = 1
+    watch = Watch()
+    watch.add(tensor.storage for tensor in tensors[:3])
+    assert not watch.looked_into
+    tensors[2].read()
+    tensors[0].storage.clear()
+    tensors[3].read()
+    assert list(watch.looked_into) == [tensors[2].storage, tensors[0].storage]
+    assert tensors[2].storage.valid == {HOST}
+    assert (tensors[0].read() == 0).all()
+    assert isinstance(tensors[0].storage, Storage)
+    watch.end()
+    tensors[1].read()
+    assert not watch.looked_into
+
+
+def test_replays_leave_storages_alone_that_nobody_has_looked_into(net: Net) -> None:
+    for _ in range(2):
+        run_source(net)
+        run(net)
+    watch = Watch()
+    places = FixedPlaces(net, net.tops[0], watch)
+    places.record(lambda: run(net))
+    places.prepare()
+    places.conclude()
+    weight = net.params["ip"][0]
+    for _ in range(2):
+        places.prepare()
+        assert not watch.looked_into
+        places.conclude()
+    before = {storage: (dict(storage.copies), set(storage.valid)) for storage in storages_of(net)}
+    for blob in (*net.blobs.values(), weight):
+        blob.diff_tensor.write()[...] = 5  # on the host, as a script may
+    weight.data[...] = 6
+    places.prepare()
+    memory = net.context.engine.memory
+    assert (weight.data_tensor.storage.copies[memory].get() == 6).all()
+    places.conclude()
+    for storage, (copies, valid) in before.items():
+        assert all(storage.copies[memory] is array for memory, array in copies.items() if memory is not HOST)
+        assert storage.valid == valid or storage is weight.data_tensor.storage
+
+
+def test_passes_of_one_watch_know_what_the_other_has_left(net: Net) -> None:
+    memory, weight = net.context.engine.memory, net.params["ip"][0]
+    for _ in range(2):
+        run_source(net)
+        run(net)
+    watch, storage = Watch(), weight.data_tensor.storage
+    forward, whole = (FixedPlaces(net, net.tops[0], watch) for _ in range(2))
+    weight.diff_tensor.storage.clear()
+    forward.record(lambda: [net.pass_layer(i, lambda i: None) for i in range(1, len(net.layers))])
+    there = storage.copies[memory]
+    storage.copies[memory] = elsewhere = there.copy()
+    whole.record(lambda: run(net))
+    weight.diff_tensor.storage.clear()
+    for value in (2, 3):
+        weight.write_data()[...] = value
+        for places, array in ((forward, there), (whole, elsewhere)):
+            places.prepare()
+            assert storage.copies[memory] is array
+            assert (array.get() == value).all()
+            places.conclude()
+        assert weight.diff_tensor.storage.valid == {memory}
+        weight.diff_tensor.storage.clear()
 
 
 def test_failed_capture_leaves_values_that_nothing_else_has_taken(net: Net) -> None:

@@ -144,6 +144,16 @@ def test_kernel_of_a_type_is_made_once(make_bench: Callable[..., Bench]) -> None
     )
 
 
+def test_products_of_layers_are_cupys_in_strict_float32(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(allows_tf32=True)
+    engine, (x, y) = bench.engine, (bench.normal(2, 3, 4), bench.normal(2, 4, 5))
+    left, right = (engine.xp.asarray(values.astype(np.float32)) for values in (x, y))
+    bench.expect(engine.matmul(left, right).get(), x @ y)
+    bench.expect(engine.sum_squares(left[0]).get(), (x[0] ** 2).sum(axis=1))
+    assert bench.played.cublas is not None
+    assert bench.played.cublas.computed_in == [68]
+
+
 def test_bf16_on_an_old_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     _, cupy = play_cudnn(monkeypatch)
     properties = {"name": b"Old", "major": 7, "minor": 5, "totalGlobalMem": 1 << 30}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from dtrain.core.engines import create_engine
 from dtrain.core.engines.cupy.devices import open_cupy
 from dtrain.core.engines.cupy.engine import CupyEngine
 from tests.core.engines.cupy.reading_layers import write_data
-from tests.played.cupy import play_cupy
+from tests.played.cublas import PlayedCublas, play_cublas
+from tests.played.cupy import REAL_GPU, play_cupy
 
 
 @pytest.fixture
@@ -19,6 +21,14 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return cupy's module."""
     play_cupy(monkeypatch)
     return open_cupy()
+
+
+@pytest.fixture
+def played_cublas(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> PlayedCublas:
+    """Return the played cuBLAS, for tests of how it is asked; there is none on a real GPU."""
+    if os.environ.get(REAL_GPU):
+        pytest.skip("how cuBLAS is asked is not seen on a real GPU")
+    return play_cublas(monkeypatch)
 
 
 @pytest.fixture

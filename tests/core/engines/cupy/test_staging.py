@@ -138,6 +138,28 @@ def test_slow_reader_is_waited_for_where_its_batch_is_needed(monkeypatch: pytest
     layer.close()
 
 
+def test_batch_ahead_is_copied_when_whoever_wants_to_do_so_says(watch: Watch) -> None:
+    layer = make_layer(data("raw", MIRRORED))
+    feed = layer.feed
+    assert isinstance(feed, StagedFeed)
+    feed.stages_ahead = False
+    feed.stage_ahead(layer.loader)  # nothing to begin with before the first batch
+    found = []
+    for number in range(NUM_BATCHES):
+        found += read(layer, 1)
+        wait_until(lambda: layer.loader._prefetcher.num_ready > 0)  # type: ignore[union-attr]
+        wait_until(lambda: all(place.copied.done for place in feed._places))
+        assert feed._staged is None
+        if number % 3:
+            feed.stage_ahead(layer.loader)
+            staged = feed._staged
+            assert staged is not None
+            feed.stage_ahead(layer.loader)  # again: it is there
+            assert feed._staged is staged
+    layer.close()
+    assert_same(found, read(make_layer(data("raw", MIRRORED), "reference")))
+
+
 @only_played
 def test_copies_that_take_long_hold_their_batches_until_they_are_over(
     monkeypatch: pytest.MonkeyPatch,

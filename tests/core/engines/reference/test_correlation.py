@@ -5,13 +5,14 @@ import pytest
 
 from dtrain.core.engines.reference import correlation
 from dtrain.core.engines.reference.correlation import Correlation
+from dtrain.core.engines.reference.engine import ReferenceEngine
 from dtrain.core.engines.reference.lowering import Lowering
 
 ONES, ZEROS = (1, 1), (0, 0)
 
 
 def make_correlation() -> Correlation:
-    return Correlation(np, Lowering(np, (6, 6), (3, 3), ONES, ZEROS, ONES, (4, 4)), 2, 3, 1)
+    return Correlation(ReferenceEngine(), Lowering(np, (6, 6), (3, 3), ONES, ZEROS, ONES, (4, 4)), 2, 3, 1)
 
 
 @pytest.mark.parametrize("block_values", [1, 2 * 9 * 16 * 2, 1 << 20], ids=["1", "2", "all"])

@@ -5,6 +5,7 @@ import pytest
 
 from dtrain.core.engines.reference import depthwise
 from dtrain.core.engines.reference.depthwise import DepthwiseCorrelation, is_depthwise
+from dtrain.core.engines.reference.engine import ReferenceEngine
 from dtrain.core.engines.reference.phases import Phases
 
 
@@ -29,7 +30,7 @@ def block_sizes(block_values: int, num_images: int, num_channels: int) -> list[t
     """Return how many images and channels each block has, for planes of 6 × 6 and 3 × 3 filters."""
     phases = Phases((6, 6), (3, 3), (1, 1), (0, 0), (1, 1))
     depthwise.BLOCK_VALUES = block_values
-    correlation = DepthwiseCorrelation(np, phases, (4, 4), num_channels, num_channels)
+    correlation = DepthwiseCorrelation(ReferenceEngine(), phases, (4, 4), num_channels, num_channels)
     images = np.empty((num_images, num_channels, 6, 6))
     return [images[i, c].shape[:2] for i, c, _ in correlation._blocks(images)]
 
@@ -57,7 +58,7 @@ def test_depthwise_in_blocks_of_any_size_gives_the_same(
     windows = np.lib.stride_tricks.sliding_window_view(fine, (3, 3), axis=(2, 3))
     windows = windows.repeat(num_filters, axis=1)
     phases = Phases((6, 6), (3, 3), (1, 1), (0, 0), (1, 1))
-    correlation = DepthwiseCorrelation(np, phases, (4, 4), 7, num_coarse)
+    correlation = DepthwiseCorrelation(ReferenceEngine(), phases, (4, 4), 7, num_coarse)
 
     found = np.empty_like(coarse)
     correlation.correlate(fine, weight, None, found)

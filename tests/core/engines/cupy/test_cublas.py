@@ -1,31 +1,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from dtrain.core.engines.cudnn import cublas
-from dtrain.core.engines.cudnn.matrix import Matrices
+from dtrain.core.engines.cupy import cublas
 from dtrain.core.engines.cupy.graph import Stage
+from dtrain.core.engines.cupy.matrix import Matrices
 from dtrain.core.errors import UserError
 from dtrain.dist.cupy_library import load_cupy
 from dtrain.dist.errors import LaunchError
-from tests.core.engines.cudnn.conftest import Bench
 from tests.played.cublas import PlayedCublas
 
 SITE_PACKAGES = Path(np.__file__).parents[1]
-
-
-@pytest.fixture
-def played(make_bench: Callable[..., Bench]) -> PlayedCublas:
-    """Return the cuBLAS of an engine."""
-    found = make_bench().played.cublas
-    assert found is not None
-    return found
 
 
 @pytest.fixture
@@ -45,7 +36,7 @@ def test_parameters_of_each_function_are_those_of_the_header(header: str, name: 
     for parameter in found[1].split(","):
         kind = parameter.split()[0 if "const" not in parameter else 1]
         is_address = "*" in parameter or kind in ("cublasHandle_t", "cudaStream_t")
-        letters += "p" if is_address else "z" if kind == "size_t" else "i"
+        letters += "p" if is_address else {"size_t": "z", "long": "l"}.get(kind, "i")
     assert letters == cublas.PARAMETERS[name]
 
 
@@ -67,40 +58,44 @@ def test_load_library_without_cublas_says_what_to_install() -> None:
 
 
 def test_multiply_gives_the_workspace_again_with_each_stream(
-    make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+    cupy: Any, played_cublas: PlayedCublas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = make_bench()
-    played = bench.played.cublas
-    assert played is not None
-    xp = bench.engine.xp
-    one, out = xp.ones((1, 1), np.float32), xp.zeros((1, 1), np.float32)
+    matrices = Matrices(cublas.Cublas(cupy), False)
+    one, out = cupy.ones((1, 1), np.float32), cupy.zeros((1, 1), np.float32)
     for pointer in (0, 8, 8, 0):
         monkeypatch.setattr(
-            xp.cuda, "get_current_stream", lambda pointer=pointer: SimpleNamespace(ptr=pointer), raising=False
+            cupy.cuda,
+            "get_current_stream",
+            lambda pointer=pointer: SimpleNamespace(ptr=pointer),
+            raising=False,
         )
-        bench.engine.matrices.multiply(one, one, out, adds=True)
-    assert [stream or 0 for stream in played.streams] == [0, 8, 0]
+        matrices.multiply(one, one, out, adds=True)
+    assert [stream or 0 for stream in played_cublas.streams] == [0, 8, 0]
     assert out.get().item() == 4
 
 
-def test_multiply_that_fails_says_what_cublas_says(
-    make_bench: Callable[..., Bench], played: PlayedCublas
-) -> None:
-    xp = make_bench().engine.xp
-    one = xp.ones((1, 1), np.float32)
+def test_multiply_that_fails_says_what_cublas_says(cupy: Any, played_cublas: PlayedCublas) -> None:
+    one = cupy.ones((1, 1), np.float32)
+    matrices = Matrices(cublas.Cublas(cupy), True)
     with pytest.raises(cublas.CublasError, match="cublasGemmEx must succeed, got AssertionError"):
-        Matrices(xp, True).multiply(one, one.astype(np.float16), one)
+        matrices.multiply(one, one.astype(np.float16), one)
+    stack = one.reshape(1, 1, 1)
+    with pytest.raises(
+        cublas.CublasError, match="cublasGemmStridedBatchedEx must succeed, got AssertionError"
+    ):
+        matrices.multiply(stack, stack.astype(np.float16), stack)
 
 
-def test_multiply_becomes_part_of_a_graph(bench: Bench) -> None:
-    xp, multiply = bench.engine.xp, bench.engine.matrices.multiply
-    a, b = bench.normal(3, 4), bench.normal(4, 5)
-    left, right = (xp.asarray(matrix.astype(bench.engine.memories.half or np.float32)) for matrix in (a, b))
-    out, stage = xp.zeros((3, 5), np.float32), Stage(xp)
+@pytest.mark.parametrize("stack", [(), (2,)], ids=["matrices", "stacks"])
+def test_multiply_becomes_part_of_a_graph(cupy: Any, stack: tuple[int, ...]) -> None:
+    multiply, random = Matrices(cublas.Cublas(cupy), False).multiply, np.random.default_rng(3)
+    a, b = random.random((*stack, 3, 4)), random.random((*stack, 4, 5))
+    left, right = cupy.asarray(a), cupy.asarray(b)
+    out, stage = cupy.zeros((*stack, 3, 5), np.float64), Stage(cupy)
     with stage.entered():
         multiply(left, right, out)  # makes the handle
     graph = stage.capture(lambda: multiply(left, right, out, adds=True))
     for _ in range(2):
         graph.replay()
-    bench.engine.synchronize()
-    np.testing.assert_allclose(out.get(), 3 * (a @ b), rtol=1e-5, atol=1e-5)
+    cupy.cuda.get_current_stream().synchronize()
+    np.testing.assert_allclose(out.get(), 3 * (a @ b), rtol=1e-12)

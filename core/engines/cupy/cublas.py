@@ -15,15 +15,16 @@ import numpy as np
 
 from dtrain.core.errors import UserError
 
-# A function's parameters by its name without `cublas`, a letter each, as in declarations.py; all return a status.
+# A function's parameters by its name without `cublas`, a letter each; all return a status.
 PARAMETERS = {
     "Create_v2": "p",
     "Destroy_v2": "p",
     "SetStream_v2": "pp",
     "SetWorkspace_v2": "ppz",
     "GemmEx": "piiiiippiipiippiiii",
+    "GemmStridedBatchedEx": "piiiiippiilpiilppiiliii",
 }
-KINDS = {"p": ctypes.c_void_p, "i": ctypes.c_int, "z": ctypes.c_size_t}
+KINDS = {"p": ctypes.c_void_p, "i": ctypes.c_int, "l": ctypes.c_longlong, "z": ctypes.c_size_t}
 
 WORKSPACE_BYTES = 32 << 20  # what cuBLAS's documents recommend for the largest GPUs
 
@@ -48,7 +49,7 @@ class Cublas:
     """
 
     def __init__(self, cupy: Any) -> None:
-        self._cupy = cupy
+        self.cupy = cupy
         self._library = load_library(cupy)
         self._library.cublasGetStatusString.restype = ctypes.c_char_p
         self._functions = {name: _declared(self._library, name) for name in PARAMETERS}
@@ -59,13 +60,17 @@ class Cublas:
         """Call cublasGemmEx on cupy's current stream; arguments: what follows the handle. Raises CublasError."""
         self._call("GemmEx", self._handle(), *arguments)
 
+    def multiply_stacks(self, *arguments: Any) -> None:
+        """Call cublasGemmStridedBatchedEx likewise."""
+        self._call("GemmStridedBatchedEx", self._handle(), *arguments)
+
     def _handle(self) -> ctypes.c_void_p:
-        mine, cuda = self._mine, self._cupy.cuda
+        mine, cuda = self._mine, self.cupy.cuda
         if mine.handle is None:
             with cuda.Device(self._device):
                 handle = ctypes.c_void_p()
                 self._call("Create_v2", ctypes.byref(handle))
-                mine.workspace = self._cupy.empty(WORKSPACE_BYTES, np.uint8)
+                mine.workspace = self.cupy.empty(WORKSPACE_BYTES, np.uint8)
             weakref.finalize(handle, self._functions["Destroy_v2"], handle.value).atexit = False
             mine.handle = handle
         stream = cuda.get_current_stream().ptr
@@ -90,8 +95,8 @@ def load_library(cupy: Any) -> Any:
         return ctypes.CDLL(f"libcublas.so.{cupy.cuda.runtime.runtimeGetVersion() // 1000}")
     except (ImportError, OSError) as error:
         raise UserError(
-            f"engine cudnn needs cuBLAS, got none ({error}); pip install 'dtrain[cuda12]' or 'dtrain[cuda13]', as"
-            " the driver has it"
+            f"a GPU needs cuBLAS, got none ({error}); pip install 'dtrain[cuda12]' or 'dtrain[cuda13]', as the"
+            " driver has it"
         ) from error
 
 

@@ -24,10 +24,11 @@ from tests.played.host_traffic import refuse_host
 
 HEADER = Path(__file__).with_name("cuda.h")
 BUILT = Path(__file__).resolve().parents[2] / "build" / "played_kernels"
-# Contraction off as by --fmad=false; FORTIFY off since threads with barriers jump between stacks.
+# Contraction off as by --fmad=false; FORTIFY off since threads with barriers jump between stacks; -Bsymbolic since a
+# kernel may have the name of a function that is loaded already (compress: zlib's).
 GXX_OPTIONS = (
     *("-O1", "-std=c++17", "-fPIC", "-shared", "-w"),
-    *("-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"),
+    *("-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-Wl,-Bsymbolic"),
 )
 
 # dtypes of the types that kernels' parameters have, or point to

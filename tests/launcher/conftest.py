@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,15 @@ snapshot: 2
 snapshot_prefix: "snapshots/tiny"
 random_seed: 1
 """
+
+
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """Take out what a command has set for its process, such as numbers of threads: later tests start jobs."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture

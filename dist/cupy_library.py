@@ -46,6 +46,13 @@ def load_nccl() -> ModuleType:
     return cupy
 
 
+def mark(cupy: Any, stream: Any) -> Any:
+    """Return an event that happens when `stream` is done with what it was given so far."""
+    event = cupy.cuda.Event(disable_timing=True)
+    event.record(stream)
+    return event
+
+
 def has_happened(cupy: Any, event: Any) -> bool:
     """Return whether a GPU has come to `event`, a cupy.cuda.Event; the host does not wait.
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dtrain.dist.communicator import HALVES, Array, Communicator
+from dtrain.dist.cupy_library import mark
 from dtrain.dist.mpi import CHUNKS_BETWEEN_HOSTS, MpiCommunicator
 from dtrain.dist.mpi_sums import MOST_SENT_TO_ALL, MpiSums
 from dtrain.dist.nccl import NcclCommunicator
@@ -183,8 +184,7 @@ class NcclHierarchicalCommunicator(NcclCommunicator):
         crossing = _Crossing(self, array.reshape(-1), self.ordered_sums)
         with self._naming("all_reduce"), self._device:
             self._lane.run(lambda: self._enqueue_inside(crossing), array)
-            ready = self._cupy.cuda.Event(disable_timing=True)
-            ready.record(self._lane.stream)
+            ready = mark(self._cupy, self._lane.stream)
             crossing.between = self._pipeline.start(self._pieces(crossing, ready))
         self._crossings.append(crossing)
         return crossing

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from dtrain.dist.cupy_library import has_happened
+from dtrain.dist.cupy_library import has_happened, mark
 from dtrain.dist.reduction import Reduction
 
 DeviceArray = Any  # a cupy.ndarray, which mypy cannot see where cupy is not installed
@@ -37,9 +37,9 @@ class Lane:
         """
         current = self._cupy.cuda.get_current_stream()
         is_captured = bool(current.is_capturing())
-        self.stream.wait_event(self._mark(current))
+        self.stream.wait_event(mark(self._cupy, current))
         enqueue()
-        transfer = Transfer(self._cupy, self._mark(self.stream), array, is_captured)
+        transfer = Transfer(self._cupy, mark(self._cupy, self.stream), array, is_captured)
         if is_captured:
             self.has_captured = True
         else:
@@ -49,19 +49,13 @@ class Lane:
 
     def end(self) -> Callable[[], bool]:
         """Return what says whether the stream is done with all that it was given so far."""
-        event = self._mark(self.stream)
+        event = mark(self._cupy, self.stream)
         return lambda: has_happened(self._cupy, event)
 
     def _let_go(self) -> None:
         """Forget the transfers that are over, and with them their arrays."""
         while self._under_way and self._under_way[0].is_over():
             self._under_way.popleft()
-
-    def _mark(self, stream: Any) -> Any:
-        """Return an event that happens when `stream` is done with what it was given so far."""
-        event = self._cupy.cuda.Event(disable_timing=True)
-        event.record(stream)
-        return event
 
 
 class Transfer(Reduction):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dtrain.dist.communicator import Array
-from dtrain.dist.cupy_library import has_happened
+from dtrain.dist.cupy_library import has_happened, mark
 from dtrain.dist.pipeline import Piece
 from dtrain.dist.waiting import Steps, until
 
@@ -88,6 +88,5 @@ class Staging:
         runtime = self._cupy.cuda.runtime
         kind = runtime.memcpyDeviceToHost if stream is self._down else runtime.memcpyHostToDevice
         runtime.memcpyAsync(target, source, num_bytes, kind, stream.ptr)
-        over = self._cupy.cuda.Event(disable_timing=True)
-        over.record(stream)
+        over = mark(self._cupy, stream)
         yield from until(lambda: has_happened(self._cupy, over))

@@ -157,12 +157,14 @@ class CudnnEngine(Engine):
         self.tell_once(f"engine {self.name} has no {kind} in {self.precision}; that is computed in float32")
 
     def looks_at_values(self) -> bool:
-        """Return whether the current stream is not being captured: to look at values is to wait for them."""
-        return not self.xp.cuda.get_current_stream().is_capturing()
+        """As CupyEngine has it."""
+        assert self.fallback is not None
+        return self.fallback.looks_at_values()
 
     def synchronize(self) -> None:
-        """Wait for the current stream."""
-        self.xp.cuda.get_current_stream().synchronize()
+        """As CupyEngine has it."""
+        assert self.fallback is not None
+        self.fallback.synchronize()
 
     def describe(self) -> str:
         """Return cuDNN's version, the GPU, and what is computed in."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dtrain.core.errors import UserError
+from dtrain.dist.cupy_library import mark
 
 
 class CaptureFailed(Exception):
@@ -28,6 +29,7 @@ class Stage:
     """
 
     def __init__(self, cupy: Any) -> None:
+        self._cupy = cupy
         self._cuda = cupy.cuda
         self._stream = cupy.cuda.Stream(non_blocking=True)  # CUDA's default stream can't be captured
         self._pool = cupy.cuda.MemoryPool()
@@ -43,12 +45,12 @@ class Stage:
         what that is given afterwards.
         """
         outside = self._cuda.get_current_stream()
-        self._stream.wait_event(self._mark(outside))
+        self._stream.wait_event(mark(self._cupy, outside))
         try:
             with self._stream, self._cuda.using_allocator(self._pool.malloc):
                 yield
         finally:
-            outside.wait_event(self._mark(self._stream))
+            outside.wait_event(mark(self._cupy, self._stream))
 
     def capture(self, run: Callable[[], None]) -> Graph:
         """Return what `run` gives the current stream as a graph; nothing of it happens until the graph is replayed.
@@ -74,11 +76,6 @@ class Stage:
             return
         with suppress(Exception):  # cupy does not end what CUDA has declared invalid
             self._cuda.runtime.streamEndCapture(self._stream.ptr)
-
-    def _mark(self, stream: Any) -> Any:
-        event = self._cuda.Event(disable_timing=True)
-        event.record(stream)
-        return event
 
 
 class Graph:

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from dtrain.core.errors import UserError
 from dtrain.core.tensor import Borrow, Memory
-from dtrain.dist.cupy_library import has_happened
+from dtrain.dist.cupy_library import has_happened, mark
 
 
 class DeviceMemory(Memory):
@@ -54,8 +54,7 @@ class DeviceMemory(Memory):
 
     def mark(self) -> Callable[[], bool]:
         """Return what says whether the GPU has done what the current stream was given so far."""
-        event = self._cupy.cuda.Event(disable_timing=True)
-        event.record()
+        event = mark(self._cupy, self._cupy.cuda.get_current_stream())
         return lambda: has_happened(self._cupy, event)
 
     def take(self, source: Memory, values: Any, storage: Any) -> bool:
